@@ -1,0 +1,44 @@
+"""`vfsd convert SOURCE STORE`: a whole plate into a store, no mount needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vfsd.cli.parameters import PATH
+
+
+@click.command("convert", short_help="Put a whole plate into a store.")
+@click.argument("source", type=PATH)
+@click.argument("store", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def convert_command(source: Path, store: Path, as_json: bool) -> int:
+    """Store the plate SOURCE in STORE, every file verified. SOURCE is not changed."""
+    from vfsd.cli.progress import ProgressDisplay
+    from vfsd.cli.umount import print_outcome
+    from vfsd.daemon.checks import check_source, refuse_nesting
+    from vfsd.daemon.outcome import FlushSummary, Outcome
+    from vfsd.daemon.running import run_until_done
+    from vfsd.errors import shown_path
+    from vfsd.flush import convert_plate
+
+    plate = check_source(source)
+    refuse_nesting({"store": store, "source": plate})
+
+    try:
+        with ProgressDisplay() as display:
+            result = run_until_done(lambda: convert_plate(plate, store, on_progress=display.show_progress))
+    except KeyboardInterrupt:
+        click.echo(
+            "vfsd: interrupted; what was committed stays, and the same command goes on from there", err=True
+        )
+        raise
+    summary = FlushSummary.of(result)
+    names: dict[str, Any] = {"source": os.fspath(plate), "store": os.fspath(store)}
+    message = f"{len(summary.kept)} files of {shown_path(plate)} are not in the store"
+    outcome = Outcome(0 if summary.complete else 3, "converted", message, summary, (), names)
+    print_outcome(outcome.to_json(), as_json)
+    return outcome.exit_code

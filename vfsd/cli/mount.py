@@ -1,0 +1,84 @@
+"""`vfsd mount SOURCE MOUNTPOINT`: into the background once the mount answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vfsd.cli.parameters import PATH, SIZE
+
+TRANSPORTS = ("auto", "pyfuse3", "kernel")
+
+
+@click.command("mount", short_help="Mount a plate, or a store alone.")
+@click.argument("source", type=PATH)
+@click.argument("mountpoint", type=PATH)
+@click.option(
+    "--store", type=PATH, metavar="DIR", help="Where new files go in the end. [default: SOURCE.vfs]"
+)
+@click.option("--ingest", is_flag=True, help="Also take the source's own files into the store.")
+@click.option("--ram", type=SIZE, help="The most RAM for files, as 8G. [default: half of what is free]")
+@click.option("--ram-dir", type=PATH, metavar="DIR", help="A folder on a tmpfs for these.")
+@click.option(
+    "--cache", type=PATH, metavar="DIR", help="A folder on a local disk for what RAM has no room for."
+)
+@click.option(
+    "--cache-size", type=SIZE, help="The most disk space for these. [default: 80 % of what is free]"
+)
+@click.option("--read-only", is_flag=True, help="Nothing can be changed or added.")
+@click.option("--allow-other", is_flag=True, help="Let other users in, by the files' permissions.")
+@click.option("--foreground", is_flag=True, help="Stay in the terminal, with the log on standard error.")
+@click.option("--transport", type=click.Choice(TRANSPORTS), help="How to talk to the kernel. [default: auto]")
+@click.option("-o", "mount_options", metavar="OPTION,…", multiple=True, help="Options as for mount(8).")
+def mount_command(
+    source: Path,
+    mountpoint: Path,
+    store: Path | None,
+    ingest: bool,
+    ram: int | None,
+    ram_dir: Path | None,
+    cache: Path | None,
+    cache_size: int | None,
+    read_only: bool,
+    allow_other: bool,
+    foreground: bool,
+    transport: str | None,
+    mount_options: tuple[str, ...],
+) -> int:
+    """Mount the plate SOURCE at MOUNTPOINT; SOURCE may also be a store, mounted alone.
+
+    Files written there live in RAM and on a local disk until they are flushed into the store. The source is
+    never changed. Unmount with 'vfsd umount MOUNTPOINT', which waits until everything is in the store.
+    """
+    from vfsd.cli.mount_options import parse_mount_options
+    from vfsd.daemon.background import run_in_background
+    from vfsd.daemon.mounting import run_mount
+    from vfsd.daemon.options import MountOptions
+    from vfsd.daemon.reporter import TerminalReporter
+    from vfsd.errors import UsageProblem
+
+    given = parse_mount_options(mount_options)
+    transport = transport or given.transport or TRANSPORTS[0]
+    if transport not in TRANSPORTS:
+        raise UsageProblem(f"the transport is one of {', '.join(TRANSPORTS)}")
+    options = MountOptions(
+        source=source,
+        mountpoint=mountpoint,
+        store=store if store is not None else given.store,
+        ingest=ingest or bool(given.ingest),
+        ram=ram if ram is not None else given.ram,
+        ram_dir=ram_dir if ram_dir is not None else given.ram_dir,
+        cache_dir=cache if cache is not None else given.cache,
+        cache_size=cache_size if cache_size is not None else given.cache_size,
+        read_only=read_only or bool(given.read_only),
+        allow_other=allow_other or bool(given.allow_other),
+        foreground=foreground,
+        transport=transport,
+        fuse_options=given.kernel,
+    )
+    if options.read_only and options.ingest:
+        raise UsageProblem("a read-only mount cannot ingest")
+    if foreground:
+        return run_mount(options, TerminalReporter())
+    return run_in_background(lambda reporter: run_mount(options, reporter), TerminalReporter())

@@ -1,0 +1,24 @@
+"""Kinds of values that several commands take: paths as they are, and sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vfsd.daemon.sizes import parse_size
+from vfsd.errors import UsageProblem
+
+
+def path(text: str) -> Path:
+    """A path made absolute, its symbolic links left alone; nothing on disk is looked at."""
+    if text == "" or "\0" in text:
+        raise UsageProblem("a path cannot be empty")
+    return Path.cwd() / text
+
+
+def size(text: str) -> int:
+    """A number of bytes: 8G, 512MiB, 2TB."""
+    return parse_size(text)
+
+
+PATH = path
+SIZE = size

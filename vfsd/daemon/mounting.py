@@ -1,0 +1,197 @@
+"""`vfsd mount` from options to exit code: check, open, mount, serve. Runs in the daemon-to-be."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vfsd.daemon.checks import check_fuse, check_mountpoint, check_source, clear_mountpoint, refuse_nesting
+from vfsd.daemon.log_file import fields
+from vfsd.daemon.options import MountOptions
+from vfsd.daemon.reporter import Reporter, describe_error
+from vfsd.daemon.sizes import format_size
+from vfsd.daemon.stack import Layout, Stack, default_store, open_stack
+from vfsd.errors import UnfitError, UsageProblem, shown_path
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    import trio
+
+    from vfsd.daemon.session import Session
+    from vfsd.flush import FlushProgress, FlushResult
+
+log = logging.getLogger("vfsd.daemon")
+
+# As many names of lost files as a person reads in a terminal; the log has them all.
+LOST_NAMED = 5
+
+
+def run_mount(options: MountOptions, reporter: Reporter) -> int:
+    """Mount and serve until the end; returns the daemon's exit code.
+
+    Everything that is wrong before the mount answers is told to `reporter`, which hears exactly one `ready`
+    or `failed`. Must be called where no thread and no event loop runs yet (after the fork).
+    """
+    try:
+        options = replace(options, transport=choose_transport(options.transport))
+        layout = plan_layout(options, reporter)
+        raise_descriptor_limit()
+        stack = open_stack(layout, options, reporter)
+    except Exception as error:
+        code, text = describe_error(error)
+        reporter.failed(code, text)
+        return code
+    import trio
+
+    return trio.run(_live, stack, layout, options, reporter)
+
+
+def choose_transport(wanted: str) -> str:
+    """The transport that serves this mount."""
+    if wanted == "kernel":
+        raise UnfitError("the kernel transport is not part of this version", remedy="Use --transport auto (or pyfuse3)")
+    return "pyfuse3"
+
+
+def plan_layout(options: MountOptions, reporter: Reporter) -> Layout:
+    """Which folders this mount is about, all of them checked; dead vfsd mounts in the way are cleared."""
+    from vfsd.store import is_store
+
+    check_fuse(allow_other=options.allow_other)
+    # First the mount point: when mounting over the source, a dead mount there hides the source.
+    mountpoint, cleared = clear_mountpoint(options.mountpoint)
+    if cleared:
+        reporter.warning(f"cleared a dead mount at {shown_path(options.mountpoint)}")
+    source = check_source(options.source)
+    check_mountpoint(mountpoint, source)
+    if is_store(source):
+        if options.store is not None or options.ingest:
+            raise UsageProblem(
+                "is a store, which is mounted alone: --store and --ingest have no meaning for it",
+                path=options.source,
+            )
+        layout = Layout(None, source, mountpoint)
+    else:
+        store = options.store if options.store is not None else default_store(source)
+        layout = Layout(source, Path(os.path.realpath(store)), mountpoint)
+    chosen = {
+        "source": layout.source,
+        "store": layout.store,
+        "mount point": mountpoint,
+        "cache folder": options.cache_dir,
+        "RAM folder": options.ram_dir,
+    }
+    refuse_nesting(
+        {name: path for name, path in chosen.items() if path is not None},
+        may_coincide=[frozenset({"source", "mount point"})],
+    )
+    return layout
+
+
+def raise_descriptor_limit() -> None:
+    """As many open files as we may have: tier files are real files, and the soft limit is often 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: Reporter) -> int:
+    from vfsd.daemon.session import Session
+    from vfsd.flush import flush_tree
+    from vfsd.fuse import Pyfuse3Transport
+
+    assert layout.mountpoint is not None, "a mount has a mount point"
+    started = False
+
+    def when_ready() -> None:
+        nonlocal started
+        started = True
+        what = layout.source if layout.source is not None else layout.store
+        new_files = "read-only" if options.read_only else f"new files go to {shown_path(layout.store)}"
+        assert layout.mountpoint is not None
+        reporter.ready(f"{shown_path(what)} is mounted at {shown_path(layout.mountpoint)}; {new_files}")
+
+    def flush(paths: Sequence[bytes] | None, on_progress: Callable[[FlushProgress], None]) -> Awaitable[FlushResult]:
+        # --ingest takes the source in as a whole; named files are flushed by themselves.
+        ingest = options.ingest and paths is None
+        return flush_tree(stack.tree, paths=paths, ingest=ingest, on_progress=on_progress)
+
+    try:
+        await stack.tree.start()
+        _tell_what_continues(stack, reporter)
+        transport = Pyfuse3Transport(
+            stack.tree,
+            layout.mountpoint,
+            filesystem_name=os.fspath(layout.source if layout.source is not None else layout.store),
+            options=kernel_options(options),
+        )
+        session = Session(stack, transport, flush, serve_control=_serve_control)
+        outcome = await session.run(when_ready)
+    except Exception as error:
+        code, text = describe_error(error)
+        log.exception("event=mount-failed %s", fields(error=text))
+        if not started:
+            reporter.failed(code, text)
+            _close_unused(stack)
+        return code
+    return outcome.exit_code
+
+
+def kernel_options(options: MountOptions) -> tuple[str, ...]:
+    """The mount options for FUSE. The kernel always checks permissions."""
+    chosen = ["default_permissions"]
+    if options.allow_other:
+        chosen.append("allow_other")
+    if options.read_only:
+        chosen.append("ro")
+    return (*chosen, *(option for option in options.fuse_options if option not in chosen))
+
+
+def _tell_what_continues(stack: Stack, reporter: Reporter) -> None:
+    """After a crash or a failed flush: say what was found, and forget the old verdict."""
+    stack.places.result.unlink(missing_ok=True)
+    dirty = stack.tree.dirty()
+    for notice in stack.store.notices:
+        reporter.warning(f"{shown_path(stack.store.root)}: {notice}")
+    if stack.tree.lost:
+        first = ", ".join(shown_path(path) for path in stack.tree.lost[:LOST_NAMED])
+        more = len(stack.tree.lost) - LOST_NAMED
+        reporter.warning(
+            f"{len(stack.tree.lost)} files were only in RAM when the machine stopped; their newest bytes are "
+            f"gone: {first}{f' and {more} more' if more > 0 else ''}"
+        )
+    if stack.continued and dirty.files:
+        reporter.warning(f"continuing with {dirty.files} files ({format_size(dirty.bytes)}) that an earlier mount left")
+
+
+async def _serve_control(session: Session, stop: trio.Event) -> None:
+    """Imported only now that the mount answers: starlette and hypercorn take a quarter of a second."""
+    import trio
+
+    from vfsd.daemon.unix_socket import listen_at
+
+    def import_control() -> Callable[..., Awaitable[None]]:
+        from vfsd.daemon.control import serve_control
+
+        return serve_control
+
+    socket = listen_at(session.socket_path)
+    try:
+        serve = await trio.to_thread.run_sync(import_control)
+        await serve(session, socket, stop)
+    finally:
+        socket.close()
+
+
+def _close_unused(stack: Stack) -> None:
+    """A mount that never answered: remove what it made, but nothing that an earlier one left."""
+    try:
+        unused = not stack.continued and stack.tree.dirty().files == 0
+        stack.close(clean=unused)
+    except Exception as error:
+        log.exception("event=close-failed %s", fields(error=describe_error(error)[1]))

@@ -1,0 +1,27 @@
+"""What somebody asked for when mounting: the values of `vfsd mount`, not yet checked against the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """One `vfsd mount`. Paths are absolute; sizes are in bytes, None meaning "choose for me"."""
+
+    source: Path
+    """The plate, or a store that is to be mounted alone."""
+    mountpoint: Path
+    store: Path | None = None
+    ingest: bool = False
+    ram: int | None = None
+    ram_dir: Path | None = None
+    cache_dir: Path | None = None
+    cache_size: int | None = None
+    read_only: bool = False
+    allow_other: bool = False
+    foreground: bool = False
+    transport: str = "auto"
+    fuse_options: tuple[str, ...] = ()
+    """Further options for the kernel, such as "noatime"; never those that have a field of their own."""

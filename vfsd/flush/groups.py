@@ -1,0 +1,217 @@
+"""The document of an image group (a row of the catalogue), and the `zarr.json` objects that it gives.
+
+A group's document holds all that its metadata is made of: the geometry of its arrays, the vendor's numbers along each
+axis, and facts for display. Everything in `zarr.json` files follows from it and from the planes' places, so metadata is
+made anew whenever a group changes, and never read back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, final
+
+from vfsd.errors import shown_path
+from vfsd.plates import Plate
+from vfsd.plates.model import row_index
+from vfsd.store.catalogue import Catalogue, GroupRecord
+from vfsd.store.geometry import ArrayGeometry
+from vfsd.store.ngff import (
+    Acquisition,
+    ChannelDisplay,
+    DisplayWindow,
+    Level,
+    WellImage,
+    encode_document,
+    group_document,
+    multiscale_attributes,
+    plate_attributes,
+    plate_layout,
+    sample_channels,
+    well_attributes,
+)
+from vfsd.store.stored import array_key
+
+MICROMETER = "micrometer"
+
+
+@final
+@dataclass(slots=True)
+class GroupDocument:
+    """See the module.
+
+    Attributes
+    ----------
+    numbers : dict
+        For each leading axis of a plate the vendor's numbers, in the order of the array; they are only ever appended to.
+    plate : str or None
+        The vendor's name of the plate, by which it is found again; None where there is none.
+    channels : dict
+        For each channel number: name, colour, and the window to show it with.
+    """
+
+    geometry: ArrayGeometry
+    name: str
+    numbers: dict[str, list[int]] = field(default_factory=dict)
+    plate: str | None = None
+    instrument: str | None = None
+    projection: bool = False
+    several_acquisitions: bool = False
+    size: tuple[int, int] | None = None
+    pixel_size_um: tuple[float, float] | None = None
+    z_step_um: float | None = None
+    channels: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def encode(self) -> str:
+        """JSON for the catalogue."""
+        values = asdict(replace(self, geometry=None))  # type: ignore[arg-type]  # replaced by its document below
+        del values["geometry"]
+        values["channels"] = {str(number): facts for number, facts in self.channels.items()}
+        return json.dumps({"array": self.geometry.document(), **values})
+
+    @classmethod
+    def decode(cls, text: str) -> GroupDocument:
+        """What `encode` wrote."""
+        values = json.loads(text)
+        geometry = ArrayGeometry.from_document(values.pop("array"))
+        values["channels"] = {int(number): facts for number, facts in values["channels"].items()}
+        for pair in ("size", "pixel_size_um"):
+            values[pair] = None if values[pair] is None else tuple(values[pair])
+        return cls(geometry, **values)
+
+    def take_facts(self, plate: Plate) -> None:
+        """Facts of a plate that are not known yet."""
+        facts = plate.facts
+        if facts.rows is not None and facts.columns is not None:
+            self.size = (facts.rows, facts.columns)
+        self.pixel_size_um = self.pixel_size_um or facts.pixel_size_um
+        self.z_step_um = self.z_step_um or facts.z_step_um
+        for channel in facts.channels:
+            known = self.channels.setdefault(channel.number, {})
+            known["name"] = known.get("name") or channel.name
+            known["colour"] = known.get("colour") or channel.colour
+
+    def include(self, axis: str, numbers: Iterable[int]) -> None:
+        """Make room for these numbers along an axis; the array grows where they are new."""
+        known = self.numbers.setdefault(axis, [])
+        known += sorted(set(numbers) - set(known))
+
+    def index(self, time: int, channel: int, z: int) -> tuple[int, int, int]:
+        """Place of a plane in a field's array."""
+        return (
+            self.numbers["t"].index(time),
+            self.numbers["c"].index(channel),
+            self.numbers["z"].index(z),
+        )
+
+    def needs_window(self, channel: int) -> bool:
+        """Whether nobody has looked yet how bright this channel is."""
+        return "window" not in self.channels.get(channel, {})
+
+    def set_window(self, channel: int, window: DisplayWindow) -> None:
+        """How to show a channel."""
+        self.channels.setdefault(channel, {})["window"] = asdict(window)
+
+
+def group_objects(catalogue: Catalogue, group: GroupRecord) -> Iterator[tuple[bytes, bytes]]:
+    """(key, bytes) of every `zarr.json` of a group, from the group's document and its planes' places."""
+    document = GroupDocument.decode(group.document)
+    if group.form == "plate":
+        images = sorted({plane.image for plane in catalogue.planes_of_group(group.id)})
+        yield from _plate_objects(group, document, images)
+    else:
+        yield (
+            group.location + b"/zarr.json",
+            encode_document(group_document(_sequence_attributes(catalogue, group, document))),
+        )
+        yield array_key(group, "") + b"/zarr.json", encode_document(document.geometry.document())
+
+
+def _plate_objects(group: GroupRecord, document: GroupDocument, images: list[str]) -> Iterator[tuple[bytes, bytes]]:
+    wells: dict[tuple[int, int], list[str]] = {}
+    for image in images:
+        row, column, field_path = image.split("/")
+        wells.setdefault((row_index(row), int(column) - 1), []).append(field_path)
+    row_names, column_names = plate_layout(wells, document.size)
+    facts: dict[str, Any] = {
+        "instrument": document.instrument,
+        "projection": document.projection,
+        "numbers": document.numbers,
+    }
+    most = max(len(fields) for fields in wells.values())
+    acquisitions = []
+    if document.several_acquisitions:
+        numbers = {_acquisition(field_path) for fields in wells.values() for field_path in fields}
+        acquisitions = [Acquisition(number) for number in sorted(n for n in numbers if n is not None)]
+    attributes = plate_attributes(document.name, row_names, column_names, wells, most, acquisitions, facts)
+    yield group.location + b"/zarr.json", encode_document(group_document(attributes))
+    for row_number in sorted({row for row, _ in wells}):
+        key = group.location + f"/{row_names[row_number]}/zarr.json".encode()
+        yield key, encode_document(group_document())
+    array = encode_document(document.geometry.document())
+    for (row_number, column_number), fields in wells.items():
+        well = f"{row_names[row_number]}/{column_names[column_number]}"
+        listed = [WellImage(path, _acquisition(path)) for path in sorted(fields, key=_field_order)]
+        key = group.location + f"/{well}/zarr.json".encode()
+        yield key, encode_document(group_document(well_attributes(listed)))
+        for path in fields:
+            image = f"{well}/{path}"
+            key = group.location + f"/{image}/zarr.json".encode()
+            yield key, encode_document(group_document(_field_attributes(document, image)))
+            yield array_key(group, image) + b"/zarr.json", array
+
+
+def _acquisition(field_path: str) -> int | None:
+    return int(field_path[1:].split("f")[0]) if field_path.startswith("a") else None
+
+
+def _field_order(path: str) -> tuple[int, int]:
+    acquisition = _acquisition(path)
+    number = int(path.split("f")[-1])
+    return (-1 if acquisition is None else acquisition, number)
+
+
+def _field_attributes(document: GroupDocument, image: str) -> dict[str, Any]:
+    y, x = document.pixel_size_um or (1.0, 1.0)
+    z = document.z_step_um or 1.0
+    units: dict[str, str] = {}
+    if document.pixel_size_um is not None:
+        units |= {"y": MICROMETER, "x": MICROMETER}
+    if document.z_step_um is not None:
+        units["z"] = MICROMETER
+    row, column, field_path = image.split("/")
+    return multiscale_attributes(
+        f"{document.name} {row}{int(column):02d} field {field_path}",
+        document.geometry.axes,
+        [Level("0", (1.0, 1.0, z, y, x))],
+        units=units,
+        channels=_channels(document),
+    )
+
+
+def _channels(document: GroupDocument) -> list[ChannelDisplay]:
+    shown = []
+    for number in document.numbers["c"]:
+        facts = document.channels.get(number, {})
+        window = facts.get("window")
+        if window is None:
+            return []  # without a window for each channel viewers choose better themselves
+        label = facts.get("name") or f"w{number}"
+        shown.append(ChannelDisplay(label, DisplayWindow(**window), facts.get("colour")))
+    return shown
+
+
+def _sequence_attributes(catalogue: Catalogue, group: GroupRecord, document: GroupDocument) -> dict[str, Any]:
+    """Attributes of a stack or of a multi-page file; for display they name the files along the axis."""
+    geometry = document.geometry
+    facts: dict[str, Any] = {}
+    if group.form == "stack":
+        names: list[str | None] = [None] * geometry.extents[0]
+        for plane in catalogue.planes_of_group(group.id):
+            links = catalogue.names_of(plane.ino)
+            names[plane.index[0]] = shown_path(links[0][1]) if links else None
+        facts["files"] = names
+    channels = sample_channels(geometry.samples, geometry.pixel_type) if geometry.samples > 1 else []
+    scale = [1.0] * len(geometry.axes)
+    return multiscale_attributes(document.name, geometry.axes, [Level("0", scale)], channels=channels, facts=facts)

@@ -1,0 +1,163 @@
+"""What a flush is to store: one item a file, and how its bytes are read.
+
+An item's bytes come from a tier file (dirty), from the source (ingest), or from the store itself (a stored file whose
+place changes because it was renamed). Items are read in worker threads; they hold paths, descriptors and values, never
+nodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import xxhash
+
+from vfsd.images import NotRebuildable, TiffLayout, analyse_tiff
+from vfsd.images.decode import UndecodableImage, decode_tiff
+from vfsd.store import InodeRecord
+from vfsd.store.stored import StoredFile
+
+# Files up to this are read whole, in one go, into a buffer of their size: digest and planes from one pass over the
+# bytes. Larger ones (multi-page) are read plane by plane after a pass for the digest.
+WHOLE_FILE = 64 << 20
+# Pieces in which larger files are read for their digest.
+PIECE = 8 << 20
+# Pixels of a compressed file are held decoded in memory while they are stored.
+DECODED_MOST = 1 << 30
+
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class ItemChanged(Exception):
+    """The file changed while it was read, or is not what it was when the flush began."""
+
+
+@final
+@dataclass(slots=True)
+class Item:
+    """A file to be stored.
+
+    Attributes
+    ----------
+    ino, path, size :
+        Which file; `path` is where it belongs in the store.
+    record : InodeRecord
+        Attributes as they are to be committed.
+    open_bytes : callable or None
+        Opens the bytes for reading: a tier file or a source file. None for a stored file.
+    stored : StoredFile or None
+        A stored file that is to move.
+    version, changes : int
+        Data version, and the tier file's count of changes, when the flush began.
+    layout : TiffLayout or None
+        Where the pixels lie, when planes can be kept apart from the skeleton.
+    reason : str
+        Why not, when `layout` is None.
+    """
+
+    ino: int
+    path: bytes
+    size: int
+    record: InodeRecord
+    open_bytes: Callable[[], int] | None = None
+    stored: StoredFile | None = None
+    ingested: bool = False
+    version: int = 0
+    changes: int = 0
+    layout: TiffLayout | None = None
+    reason: str = "not a TIFF"
+    decoded: tuple[int, int, str] | None = None
+    digest: bytes | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """The bytes' descriptor; a stored file is rebuilt into an anonymous one."""
+        if self.open_bytes is not None:
+            fd = self.open_bytes()
+        else:
+            assert self.stored is not None
+            fd = os.memfd_create("vfsd-moving", os.MFD_CLOEXEC)
+            try:
+                self.stored.rebuild(fd)
+            except BaseException:
+                os.close(fd)
+                raise
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def analyse(self, *, decode: bool) -> None:
+        """Find out whether the file is a TIFF whose planes can be stored apart; with `decode` look into compressed ones.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        """
+        if self.stored is not None and self.stored.skeleton is not None:
+            self.layout = self.stored.skeleton.layout
+            return
+        with self.opened() as fd:
+            if os.pread(fd, 4, 0) not in _MAGIC:
+                return
+            try:
+                self.layout = analyse_tiff(fd)
+            except NotRebuildable as problem:
+                self.reason = problem.reason
+                if decode:
+                    self._look_into(fd)
+
+    def _look_into(self, fd: int) -> None:
+        """Height, width and dtype of a compressed file of one plane, so that a plate can show it."""
+        try:
+            planes = decode_tiff(fd, max_bytes=DECODED_MOST)
+        except UndecodableImage as problem:
+            self.notes.append(problem.reason)
+            return
+        if len(planes) == 1 and planes[0].ndim == 2:
+            height, width = planes[0].shape
+            self.decoded = (height, width, planes[0].dtype.name)
+
+    def read_whole(self) -> memoryview:
+        """All bytes in one buffer, with their digest; for files of up to `WHOLE_FILE`.
+
+        Raises
+        ------
+        ItemChanged
+            The file is not as long as it was.
+        """
+        with self.opened() as fd:
+            out = np.empty(self.size, np.uint8).data
+            _read_exactly(fd, out, 0)
+            if os.fstat(fd).st_size != self.size:
+                raise ItemChanged("changed while it was being stored")
+        self.digest = xxhash.xxh3_128_digest(out)
+        return out
+
+    def pieces(self, fd: int) -> Iterator[memoryview]:
+        """All bytes of an open item in pieces, each valid until the next; sets the digest at the end."""
+        hasher = xxhash.xxh3_128()
+        buffer = np.empty(min(PIECE, max(1, self.size)), np.uint8).data
+        for offset in range(0, self.size, PIECE):
+            piece = buffer[: min(PIECE, self.size - offset)]
+            _read_exactly(fd, piece, offset)
+            hasher.update(piece)
+            yield piece
+        if os.fstat(fd).st_size != self.size:
+            raise ItemChanged("changed while it was being stored")
+        self.digest = hasher.digest()
+
+
+def _read_exactly(fd: int, out: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(out):
+        got = os.preadv(fd, [out[done:]], offset + done)
+        if got == 0:
+            raise ItemChanged("became shorter while it was being stored")
+        done += got

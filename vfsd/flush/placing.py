@@ -1,0 +1,324 @@
+"""Where each item goes: into a plate, a stack, an image of its own, or among the plain files.
+
+The rules (DESIGN's, in the order of trying):
+
+1. An image of a recognised plate goes to its position in the plate's group of that plane shape and dtype; the first
+   such group of a plate carries the directory's name, others name shape and dtype. Of two files for one position the
+   second stays a plain file. A compressed image keeps its bytes as a plain file, and its pixels go to the position too.
+2. A TIFF of several equal pages with at least `FEWEST_PLANES` planes and `FEWEST_BYTES` is an image of its own.
+3. Other TIFFs of one plane go into the stack of their directory, shape and dtype, if there is one or they make one.
+4. Everything else is a plain file.
+
+Works on the catalogue being built, in a thread; never touches the store's objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+from vfsd.flush.groups import GroupDocument
+from vfsd.flush.items import Item
+from vfsd.flush.locations import free_group_key, pages_key, plate_key, stack_key
+from vfsd.plates import Plate, PlatePosition, recognise_plates
+from vfsd.store.catalogue import CatalogueBuilder, GroupRecord, PlaneRecord
+from vfsd.store.geometry import ITEM_SIZES, GeometryError, image_geometry, plate_geometry, stack_geometry
+
+# Below these a stack costs more files and metadata than it saves.
+FEWEST_PLANES = 16
+FEWEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneShape:
+    """What planes of one array have in common."""
+
+    height: int
+    width: int
+    samples: int
+    planar: bool
+    dtype: str
+
+    def text(self) -> str:
+        """For names: "512x512", "512x512x3"."""
+        return f"{self.height}x{self.width}" + (f"x{self.samples}" if self.samples > 1 else "")
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one plane."""
+        return self.height * self.width * self.samples * ITEM_SIZES[self.dtype]
+
+
+@final
+@dataclass(slots=True)
+class Placement:
+    """Where the items of a flush go.
+
+    Attributes
+    ----------
+    planes : dict
+        Inode → its planes' places, in the order of its pages.
+    plain : dict
+        Inode → the item whose bytes become a plain object (of a compressed plate image: as well).
+    windows : dict
+        (group, channel) → the item by which the channel's brightness is judged.
+    """
+
+    planes: dict[int, list[PlaneRecord]] = field(default_factory=dict)
+    plain: dict[int, Item] = field(default_factory=dict)
+    windows: dict[tuple[int, int], Item] = field(default_factory=dict)
+
+
+def plane_shape(item: Item) -> PlaneShape | None:
+    """The shape of an item's one plane, or of all its equal pages; None when it has none that can be stored."""
+    if item.layout is not None and item.layout.uniform:
+        page = item.layout.pages[0]
+        return PlaneShape(page.height, page.width, page.samples, page.planar, page.dtype.name)
+    if item.decoded is not None:
+        height, width, dtype = item.decoded
+        return PlaneShape(height, width, 1, False, dtype)
+    return None
+
+
+@final
+class Placer:
+    """Places items into the groups of a catalogue that is being built.
+
+    Parameters
+    ----------
+    plate_name : str
+        What the tree's root is called.
+    read_file : callable
+        Contents of a path of the tree, for the vendor's metadata.
+    force_plain : collection of int
+        Inodes that must not be stored as planes, because that failed.
+    """
+
+    def __init__(
+        self,
+        builder: CatalogueBuilder,
+        plate_name: str,
+        read_file: Callable[[bytes], bytes],
+        force_plain: Mapping[int, str],
+    ) -> None:
+        self._builder = builder
+        self._catalogue = builder.read()
+        self._plate_name = plate_name
+        self._read_file = read_file
+        self._force_plain = force_plain
+        self._groups: dict[int, tuple[GroupRecord, GroupDocument]] = {
+            group.id: (group, GroupDocument.decode(group.document)) for group in self._catalogue.groups()
+        }
+        self._changed: set[int] = set()
+        self._placement = Placement()
+
+    def place(self, items: Iterable[Item]) -> Placement:
+        """Place the items."""
+        waiting = {item.path: item for item in items}
+        plates = recognise_plates(waiting, self._read_file, directory_name=self._plate_name)
+        for plate in plates:
+            self._place_plate(plate, waiting)
+        self._place_pages(waiting)
+        self._place_stacks(waiting)
+        for item in waiting.values():
+            self._placement.plain[item.ino] = item
+        for group in self._changed:
+            self._builder.set_group_document(group, self._groups[group][1].encode())
+        for planes in self._placement.planes.values():
+            self._builder.put_planes(planes)
+        return self._placement
+
+    # --- plates
+
+    def _place_plate(self, plate: Plate, waiting: dict[bytes, Item]) -> None:
+        fitting: dict[tuple[PlaneShape, bool], list[tuple[Item, PlatePosition]]] = {}
+        for path, position in plate.images.items():
+            item = waiting.get(path)
+            if item is None or item.ino in self._force_plain:
+                continue
+            shape = plane_shape(item)
+            if shape is None or shape.samples > 1 or (item.layout is not None and item.layout.plane_count > 1):
+                continue
+            fitting.setdefault((shape, position.projection), []).append((item, position))
+        # the shape that most files have gets the plain name, whatever the order of the listing
+        for (shape, projection), members in sorted(
+            fitting.items(), key=lambda part: (-len(part[1]), part[0][0].text())
+        ):
+            self._place_in_group(plate, shape, projection, members, waiting)
+
+    def _place_in_group(
+        self,
+        plate: Plate,
+        shape: PlaneShape,
+        projection: bool,
+        members: list[tuple[Item, PlatePosition]],
+        waiting: dict[bytes, Item],
+    ) -> None:
+        positions = [position for _, position in members]
+        numbers = {
+            "t": {position.time for position in positions},
+            "c": {position.channel for position in positions},
+            "z": {position.z for position in positions},
+        }
+        group, document = self._plate_group(plate, shape, projection, numbers)
+        for axis, wanted in numbers.items():
+            document.include(axis, wanted)
+        try:
+            document.geometry = document.geometry.grown_to([len(document.numbers[axis]) for axis in "tcz"])
+        except GeometryError as error:
+            for item, _ in members:
+                item.notes.append(str(error))
+            return
+        document.take_facts(plate)
+        self._changed.add(group.id)
+        several = document.several_acquisitions
+        for item, position in members:
+            image = f"{position.row_path}/{position.column_path}/{position.field_path(several_acquisitions=several)}"
+            index = document.index(position.time, position.channel, position.z)
+            place = PlaneRecord(item.ino, 0, group.id, image, index)
+            if self._taken(place):
+                item.notes.append("another file has this position of the plate")
+                continue
+            self._placement.planes[item.ino] = [place]
+            self._builder.put_planes([place])
+            if item.layout is not None:
+                del waiting[item.path]
+            if document.needs_window(position.channel):
+                self._placement.windows.setdefault((group.id, position.channel), item)
+
+    def _plate_group(
+        self, plate: Plate, shape: PlaneShape, projection: bool, numbers: Mapping[str, set[int]]
+    ) -> tuple[GroupRecord, GroupDocument]:
+        identity = (plate.facts.name or plate.name).casefold()
+        mine = [
+            (group, document)
+            for group, document in self._groups.values()
+            if group.form == "plate"
+            and group.directory == plate.root
+            and (document.plate or "").casefold() == identity
+            and document.projection == projection
+        ]
+        for group, document in mine:
+            geometry = document.geometry
+            if (geometry.height, geometry.width, geometry.dtype) == (shape.height, shape.width, shape.dtype):
+                return group, document
+        extents = (len(numbers["t"]), len(numbers["c"]), len(numbers["z"]))
+        geometry = plate_geometry(extents, (shape.height, shape.width), shape.dtype)
+        label = plate.root.rpartition(b"/")[2].decode("utf-8", "backslashreplace") if plate.root else self._plate_name
+        variant = f"{shape.text()}_{shape.dtype}" if mine else None
+        name = None if plate.name == label else plate.name
+        document = GroupDocument(
+            geometry,
+            name=plate.name + (" projection" if projection else "") + (f" {variant}" if variant else ""),
+            plate=identity,
+            instrument=plate.instrument,
+            projection=projection,
+            several_acquisitions=any(position.acquisition for position in plate.images.values()),
+        )
+        wanted = plate_key(self._directory(plate.root), name=name, projection=projection, variant=variant)
+        return self._add_group(wanted, "plate", plate.root, document)
+
+    # --- files with several pages, stacks
+
+    def _place_pages(self, waiting: dict[bytes, Item]) -> None:
+        for item in list(waiting.values()):
+            layout = item.layout
+            if layout is None or not layout.uniform or item.ino in self._force_plain:
+                continue
+            if layout.plane_count < FEWEST_PLANES or layout.pixel_bytes < FEWEST_BYTES:
+                continue
+            shape = plane_shape(item)
+            assert shape is not None
+            directory, _, name = item.path.rpartition(b"/")
+            try:
+                geometry = image_geometry(
+                    [("page", layout.plane_count)],
+                    (shape.height, shape.width),
+                    shape.dtype,
+                    samples=shape.samples,
+                    planar=shape.planar,
+                )
+            except GeometryError as error:
+                item.notes.append(str(error))
+                continue
+            document = GroupDocument(geometry, name=name.decode("utf-8", "backslashreplace"))
+            group, _ = self._add_group(pages_key(self._directory(directory), name), "pages", directory, document)
+            self._placement.planes[item.ino] = [
+                PlaneRecord(item.ino, page, group.id, "", (page, 0, 0)) for page in range(layout.plane_count)
+            ]
+            del waiting[item.path]
+
+    def _place_stacks(self, waiting: dict[bytes, Item]) -> None:
+        stacks: dict[tuple[bytes, PlaneShape], list[Item]] = {}
+        for item in waiting.values():
+            if item.layout is None or item.layout.plane_count != 1 or item.ino in self._force_plain:
+                continue
+            if item.ino in self._placement.planes:
+                continue
+            shape = plane_shape(item)
+            if shape is not None:
+                stacks.setdefault((item.path.rpartition(b"/")[0], shape), []).append(item)
+        for (directory, shape), members in stacks.items():
+            found = self._stack_group(directory, shape)
+            if found is None and (len(members) < FEWEST_PLANES or len(members) * shape.bytes < FEWEST_BYTES):
+                continue
+            try:
+                group, document = found or self._new_stack(directory, shape, len(members))
+            except GeometryError as error:
+                for item in members:
+                    item.notes.append(str(error))
+                continue
+            self._fill_stack(group, document, sorted(members, key=lambda item: item.path))
+            for item in members:
+                del waiting[item.path]
+
+    def _stack_group(self, directory: bytes, shape: PlaneShape) -> tuple[GroupRecord, GroupDocument] | None:
+        for group, document in self._groups.values():
+            geometry = document.geometry
+            if (
+                group.form == "stack"
+                and group.directory == directory
+                and PlaneShape(geometry.height, geometry.width, geometry.samples, geometry.planar, geometry.dtype)
+                == shape
+            ):
+                return group, document
+        return None
+
+    def _new_stack(self, directory: bytes, shape: PlaneShape, count: int) -> tuple[GroupRecord, GroupDocument]:
+        geometry = stack_geometry(
+            count, (shape.height, shape.width), shape.dtype, samples=shape.samples, planar=shape.planar
+        )
+        label = (directory or self._plate_name.encode("utf-8", "surrogateescape")).decode("utf-8", "backslashreplace")
+        document = GroupDocument(geometry, name=f"{label} {shape.text()} {shape.dtype}")
+        kind = shape.dtype + ("_planar" if shape.planar else "")
+        return self._add_group(stack_key(self._directory(directory), shape.text(), kind), "stack", directory, document)
+
+    def _fill_stack(self, group: GroupRecord, document: GroupDocument, members: list[Item]) -> None:
+        used = {plane.index[0] for plane in self._catalogue.planes_of_group(group.id)}
+        free = (number for number in range(len(used) + len(members)) if number not in used)
+        for item, number in zip(members, free, strict=False):
+            place = PlaneRecord(item.ino, 0, group.id, "", (number, 0, 0))
+            self._placement.planes[item.ino] = [place]
+            used.add(number)
+        document.geometry = document.geometry.grown_to([max(document.geometry.extents[0], max(used) + 1)])
+        self._changed.add(group.id)
+
+    # --- shared
+
+    def _directory(self, directory: bytes) -> bytes:
+        return directory or self._plate_name.encode("utf-8", "surrogateescape").replace(b"/", b"_")
+
+    def _taken(self, place: PlaneRecord) -> bool:
+        owner = self._catalogue.owner_of_place(place.group, place.image, place.index)
+        return owner is not None and owner != place.ino
+
+    def _add_group(
+        self, wanted: bytes, form: str, directory: bytes, document: GroupDocument
+    ) -> tuple[GroupRecord, GroupDocument]:
+        location = free_group_key(wanted, [group.location for group, _ in self._groups.values()])
+        text = document.encode()
+        number = self._builder.add_group(location, form, directory, text)
+        record = GroupRecord(number, location, form, directory, text)
+        self._groups[number] = (record, document)
+        return record, document

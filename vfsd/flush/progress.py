@@ -1,0 +1,87 @@
+"""What a flush tells while it runs, and what it says in the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vfsd.errors import shown_path
+
+
+@dataclass(frozen=True, slots=True)
+class FlushProgress:
+    """How far a flush is. `stage` is "planning", "writing", "verifying", "committing" or "done"; sizes in bytes."""
+
+    stage: str
+    files_done: int
+    files_total: int
+    bytes_done: int
+    bytes_total: int
+
+
+OnProgress = Callable[[FlushProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """A file that did not reach the store, and why; its bytes are where they were."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """What a flush did.
+
+    Attributes
+    ----------
+    files, bytes : int
+        Files that reached the store in this flush, and their size.
+    stored_bytes : int
+        What they take in the store.
+    seconds : float
+        From the first look to the committed catalogue.
+    receipt : Path or None
+        Where the record of it lies; None when there was nothing to do.
+    kept : tuple of KeptFile
+        What did not reach the store.
+    waiting : tuple of KeptFile
+        Files that were open for writing: left for the next flush, and no failure.
+    source_replaceable : bool or None
+        Whether the store alone can replace the source; None when the source was not ingested.
+    obstacles : tuple of KeptFile
+        What stands against it.
+    """
+
+    files: int
+    bytes: int
+    stored_bytes: int
+    seconds: float
+    receipt: Path | None
+    kept: tuple[KeptFile, ...] = ()
+    waiting: tuple[KeptFile, ...] = ()
+    source_replaceable: bool | None = None
+    obstacles: tuple[KeptFile, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing failed: all that could be stored (`waiting` could not yet) is in the store."""
+        return not self.kept
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json` and the control socket."""
+        return {
+            "complete": self.complete,
+            "files": self.files,
+            "bytes": self.bytes,
+            "stored_bytes": self.stored_bytes,
+            "seconds": round(self.seconds, 3),
+            "receipt": None if self.receipt is None else os.fspath(self.receipt),
+            "kept": [{"path": shown_path(kept.path), "reason": kept.reason} for kept in self.kept],
+            "waiting": [{"path": shown_path(waiting.path), "reason": waiting.reason} for waiting in self.waiting],
+            "source_replaceable": self.source_replaceable,
+        }

@@ -1,0 +1,92 @@
+"""The receipt: a JSON file in the store that says, file by file, what a flush stored, where, and how it was checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import vfsd
+from vfsd.errors import shown_path
+from vfsd.flush.assembly import Assembly
+from vfsd.flush.items import Item
+from vfsd.flush.progress import FlushResult, KeptFile
+from vfsd.store import Kind, Store
+
+VERSION = 1
+
+
+def write_receipt(store: Store, result: FlushResult, assembly: Assembly, items: Sequence[Item], began: int) -> Path:
+    """Write the receipt of a flush that was committed; returns where it lies.
+
+    Parameters
+    ----------
+    began : int
+        When the flush started, ns since the epoch.
+    """
+    ended = datetime.now(UTC)
+    document: dict[str, Any] = {
+        "format": "vfsd-receipt",
+        "version": VERSION,
+        "store": store.id,
+        "source": None if store.source is None else shown_path(store.source),
+        "started": datetime.fromtimestamp(began / 1e9, UTC).isoformat(),
+        "ended": ended.isoformat(),
+        "host": socket.gethostname(),
+        "software": {
+            "vfsd": vfsd.__version__,
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+        },
+        "totals": {
+            "files": result.files,
+            "bytes": result.bytes,
+            "stored_bytes": result.stored_bytes,
+            "seconds": round(result.seconds, 3),
+        },
+        "complete": result.complete,
+        "files": [_file_entry(item, assembly) for item in sorted(items, key=lambda item: item.path)],
+        "kept": _listed(result.kept),
+        "waiting": _listed(result.waiting),
+    }
+    if result.source_replaceable is not None:
+        document["source_replaceable"] = result.source_replaceable
+        document["obstacles"] = _listed(result.obstacles)
+    name = ended.strftime("%Y%m%dT%H%M%S.%fZ") + ".json"
+    return store.put_receipt(name, json.dumps(document, indent=1).encode() + b"\n")
+
+
+def _file_entry(item: Item, assembly: Assembly) -> dict[str, Any]:
+    record = assembly.records[item.ino]
+    entry: dict[str, Any] = {
+        "path": shown_path(item.path),
+        "size": item.size,
+        "xxh3_128": None if record.digest is None else record.digest.hex(),
+        "stored": "planes" if record.kind is Kind.PLANES else "plain",
+        "verified": "rebuilt from the store and compared",
+    }
+    try:
+        item.path.decode()
+    except UnicodeDecodeError:
+        entry["path_hex"] = item.path.hex()
+    if record.location is not None:
+        entry["location"] = shown_path(record.location)
+    planes = assembly.placement.planes.get(item.ino, [])
+    if planes:
+        group = assembly.group_locations[planes[0].group]
+        entry["array"] = shown_path(os.path.join(*filter(None, (group, planes[0].image.encode(), b"0"))))
+        entry["index"] = [list(plane.index) for plane in planes]
+    if record.kind is Kind.PLAIN and item.reason != "not a TIFF" and item.layout is None:
+        entry["kept_whole_because"] = item.reason
+    if item.notes:
+        entry["notes"] = item.notes
+    return entry
+
+
+def _listed(files: Sequence[KeptFile]) -> list[dict[str, str]]:
+    return [{"path": shown_path(file.path), "reason": file.reason} for file in files]

@@ -1,0 +1,402 @@
+"""The transport on pyfuse3: for every user and kernel; each byte goes through this process.
+
+Node ids are the tree's inode numbers. One session a process (libfuse's state is global).
+
+What the kernel may keep: attributes and names that only this mount can change for an hour; what the source may change for
+as long as the tree believes it; "no such file" for a second where the source could make one. pyfuse3 holds the GIL from a
+request to its answer, so handlers do little themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import functools
+import os
+import subprocess
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, final
+
+import pyfuse3
+import trio
+
+from vfsd.errors import BusyError, UnfitError
+from vfsd.fuse.errno_of import errno_of
+from vfsd.tree import Attributes, Caller, Changes, OpenFile, Tree
+from vfsd.tree.layers import REVALIDATE_AFTER
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Seconds for which the kernel may keep what only this mount can change.
+STABLE_TIMEOUT = 3600.0
+# Seconds for which it may keep that a name does not exist, where the source could make it exist.
+ABSENT_TIMEOUT = 1.0
+# Requests taken up at the same time at least; fewer costs twice as much in bursts.
+MIN_TASKS = 16
+# Kernel read-ahead of the mount, KiB: at the default of 128 every read request is that small; 1024 measured best.
+READ_AHEAD_KB = 1024
+
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _answers(
+    operation: str,
+) -> Callable[
+    [Callable[Concatenate[_Operations, int, P], Coroutine[Any, Any, R]]],
+    Callable[Concatenate[_Operations, int, P], Coroutine[Any, Any, R]],
+]:
+    """Turn every exception of a handler into an errno; the first argument names the inode or handle concerned."""
+
+    def wrap(
+        handler: Callable[Concatenate[_Operations, int, P], Coroutine[Any, Any, R]],
+    ) -> Callable[Concatenate[_Operations, int, P], Coroutine[Any, Any, R]]:
+        @functools.wraps(handler)
+        async def guarded(self: _Operations, subject: int, *args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return await handler(self, subject, *args, **kwargs)
+            except pyfuse3.FUSEError:
+                raise
+            except Exception as problem:
+                name = next((arg for arg in args if isinstance(arg, bytes)), b"")
+                path = self.path_for_log(operation, subject, name)
+                raise pyfuse3.FUSEError(errno_of(problem, operation, path)) from problem
+
+        return cast("Callable[Concatenate[_Operations, int, P], Coroutine[Any, Any, R]]", guarded)
+
+    return wrap
+
+
+def _caller(context: Any) -> Caller:
+    return Caller(context.uid, context.gid)
+
+
+@final
+class _Operations(pyfuse3.Operations):
+    """pyfuse3's handlers, each a few lines of translation."""
+
+    enable_writeback_cache = False  # it loses acknowledged writes when the daemon is killed
+    supports_dot_lookup = True
+
+    def __init__(self, tree: Tree) -> None:
+        super().__init__()
+        self._tree = tree
+        self._names = tree.names
+        self._contents = tree.contents
+        self._attributes = tree.attributes
+        self._files: dict[int, OpenFile] = {}
+        self._listings: dict[int, tuple[int, list[bytes]]] = {}
+        self._next_handle = 1
+
+    def path_for_log(self, operation: str, subject: int, name: bytes) -> bytes:
+        """The path that a request was about, as far as it is known."""
+        handle = self._files.get(subject) if operation in ("read", "write", "fsync") else None
+        node = handle.node if handle is not None else self._tree.layers.nodes.get(subject)
+        path = b"?" if node is None else node.path()
+        return path + b"/" + name if operation in ("lookup", "create", "mkdir") and name else path
+
+    def _entry(self, found: Attributes) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        timeout = STABLE_TIMEOUT if found.stable else REVALIDATE_AFTER
+        entry.st_ino = found.ino
+        entry.entry_timeout = timeout
+        entry.attr_timeout = timeout
+        entry.st_mode = found.mode
+        entry.st_nlink = found.nlink
+        entry.st_uid = found.uid
+        entry.st_gid = found.gid
+        entry.st_rdev = found.rdev
+        entry.st_size = found.size
+        entry.st_blksize = 4096
+        entry.st_blocks = found.blocks
+        entry.st_atime_ns = found.atime
+        entry.st_mtime_ns = found.mtime
+        entry.st_ctime_ns = found.ctime
+        return entry
+
+    def _keep(self, handle: OpenFile) -> int:
+        number = self._next_handle
+        self._next_handle += 1
+        self._files[number] = handle
+        return number
+
+    # --- names
+
+    @_answers("lookup")
+    async def lookup(self, parent: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
+        try:
+            return self._entry(await self._names.lookup(parent, name))
+        except OSError as problem:
+            if problem.errno != errno.ENOENT:
+                raise
+        absent = pyfuse3.EntryAttributes()  # inode 0: the kernel keeps that there is none
+        absent.st_ino = 0
+        stable = self._names.is_stable(parent)
+        absent.entry_timeout = STABLE_TIMEOUT if stable else ABSENT_TIMEOUT
+        return absent
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for ino, count in inode_list:
+            with contextlib.suppress(OSError):
+                self._names.forget(ino, count)
+
+    @_answers("readlink")
+    async def readlink(self, inode: int, ctx: Any) -> bytes:
+        return await self._names.readlink(inode)
+
+    @_answers("mknod")
+    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> pyfuse3.EntryAttributes:
+        return self._entry(await self._names.mknod(parent, name, mode, rdev, _caller(ctx)))
+
+    @_answers("mkdir")
+    async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> pyfuse3.EntryAttributes:
+        return self._entry(await self._names.mkdir(parent, name, mode, _caller(ctx)))
+
+    @_answers("unlink")
+    async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
+        await self._names.unlink(parent, name)
+
+    @_answers("rmdir")
+    async def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
+        await self._names.rmdir(parent, name)
+
+    @_answers("symlink")
+    async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
+        return self._entry(await self._names.symlink(parent, name, target, _caller(ctx)))
+
+    @_answers("rename")
+    async def rename(
+        self, parent_old: int, name_old: bytes, parent_new: int, name_new: bytes, flags: int, ctx: Any
+    ) -> None:
+        await self._names.rename(parent_old, name_old, parent_new, name_new, flags)
+
+    @_answers("link")
+    async def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
+        return self._entry(await self._names.link(inode, new_parent, new_name))
+
+    # --- directories
+
+    @_answers("opendir")
+    async def opendir(self, inode: int, ctx: Any) -> int:
+        self._tree.layers.directory(inode)
+        number = self._next_handle
+        self._next_handle += 1
+        self._listings[number] = (inode, [])
+        return number
+
+    @_answers("readdir")
+    async def readdir(self, fh: int, start_id: int, token: Any) -> None:
+        inode, names = self._listings[fh]
+        if start_id == 0:
+            # one moment's names for the whole listing: positions stay right while entries come and go
+            names = [b".", b"..", *await self._names.listing(inode)]
+            self._listings[fh] = (inode, names)
+        for place in range(start_id, len(names)):
+            name = names[place]
+            found = self._names.entry(inode, name)
+            if found is None:
+                continue
+            if not pyfuse3.readdir_reply(token, name, self._entry(found), place + 1):
+                return
+            if name not in (b".", b".."):
+                self._names.count_lookup(found.ino)
+
+    @_answers("releasedir")
+    async def releasedir(self, fh: int) -> None:
+        self._listings.pop(fh, None)
+
+    @_answers("fsyncdir")
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        await self._tree.journal.sync()
+
+    # --- files
+
+    @_answers("open")
+    async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
+        handle = await self._contents.open(inode, flags)
+        return pyfuse3.FileInfo(fh=self._keep(handle), keep_cache=handle.keep_cache)
+
+    @_answers("create")
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: Any
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        found = await self._names.create(parent, name, mode, _caller(ctx))
+        handle = await self._contents.open(found.ino, flags & ~os.O_TRUNC)
+        return pyfuse3.FileInfo(fh=self._keep(handle), keep_cache=True), self._entry(found)
+
+    @_answers("read")
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        # pyfuse3 takes any buffer, its annotation only knows bytes: a copy of each megabyte is not worth that
+        return cast(bytes, await self._contents.read(self._files[fh], off, size))
+
+    @_answers("write")
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return await self._contents.write(self._files[fh], off, buf)
+
+    @_answers("flush")
+    async def flush(self, fh: int) -> None:
+        """Every close: what was written is in a tier file already."""
+
+    @_answers("release")
+    async def release(self, fh: int) -> None:
+        handle = self._files.pop(fh, None)
+        if handle is not None:
+            self._contents.release(handle)
+
+    @_answers("fsync")
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self._contents.fsync(self._files[fh].node)
+
+    # --- attributes
+
+    @_answers("getattr")
+    async def getattr(self, inode: int, ctx: Any) -> pyfuse3.EntryAttributes:
+        return self._entry(await self._attributes.getattr(inode))
+
+    @_answers("setattr")
+    async def setattr(self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any) -> pyfuse3.EntryAttributes:
+        changes = Changes(
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime=attr.st_atime_ns if fields.update_atime else None,
+            mtime=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        return self._entry(await self._attributes.setattr(inode, changes))
+
+    @_answers("statfs")
+    async def _statfs(self, inode: int) -> pyfuse3.StatvfsData:
+        figures = self._attributes.statfs()
+        answer = pyfuse3.StatvfsData()
+        answer.f_bsize = answer.f_frsize = 4096
+        answer.f_blocks = figures.total // 4096
+        answer.f_bfree = answer.f_bavail = figures.free // 4096
+        answer.f_files = figures.files
+        answer.f_ffree = answer.f_favail = 1 << 40  # inode numbers do not run out
+        answer.f_namemax = 255
+        return answer
+
+    async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
+        return await self._statfs(pyfuse3.ROOT_INODE)
+
+    @_answers("getxattr")
+    async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
+        return await self._attributes.getxattr(inode, name)
+
+    @_answers("listxattr")
+    async def listxattr(self, inode: int, ctx: Any) -> Sequence[bytes]:
+        return await self._attributes.listxattr(inode)
+
+    @_answers("setxattr")
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
+        await self._attributes.setxattr(inode, name, value)
+
+    @_answers("removexattr")
+    async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
+        await self._attributes.removexattr(inode, name)
+
+
+@final
+class Pyfuse3Transport:
+    """Mounts a tree and serves it; see the module.
+
+    Parameters
+    ----------
+    filesystem_name : str
+        What `df` and /proc/self/mountinfo show as the source of the mount.
+    options : sequence of str
+        Mount options for libfuse ("allow_other", "ro", …).
+
+    Example
+    -------
+    >>> transport = Pyfuse3Transport(tree, mountpoint, filesystem_name="/data/plate1", options=[])  # doctest: +SKIP
+    >>> transport.mount()                                                                           # doctest: +SKIP
+    >>> await transport.serve()                                                                     # doctest: +SKIP
+    """
+
+    name = "pyfuse3"
+
+    def __init__(self, tree: Tree, mountpoint: Path, *, filesystem_name: str, options: Sequence[str]) -> None:
+        self._tree = tree
+        self._mountpoint = mountpoint
+        self._filesystem_name = filesystem_name
+        self._options = options
+        self._mounted = False
+
+    def mount(self) -> None:
+        """Mount; requests wait until `serve` runs.
+
+        Raises
+        ------
+        UnfitError
+            The kernel or fusermount3 refused.
+        """
+        options = set(pyfuse3.default_options)
+        escaped = self._filesystem_name.replace("\\", "\\\\").replace(",", "\\,")
+        options |= {f"fsname={escaped}", "subtype=vfsd", *self._options}
+        try:
+            pyfuse3.init(_Operations(self._tree), os.fspath(self._mountpoint), options)
+        except (RuntimeError, OSError) as problem:
+            raise UnfitError(
+                f"cannot be mounted ({problem})", path=self._mountpoint, remedy="vfsd doctor says what is missing"
+            ) from problem
+        self._mounted = True
+
+    async def serve(self) -> None:
+        """Answer the kernel until the mount is gone, whoever unmounted it."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, self._raise_read_ahead)  # its lstat is answered by us
+                await pyfuse3.main(min_tasks=MIN_TASKS)
+        finally:
+            self._mounted = False
+            pyfuse3.close(unmount=False)
+
+    def _raise_read_ahead(self) -> None:
+        """Only root may, and only while the mount answers; without it reads are smaller, not wrong."""
+        with contextlib.suppress(OSError):
+            device = os.lstat(self._mountpoint).st_dev
+            knob = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+            knob.write_text(f"{READ_AHEAD_KB}\n")
+
+    async def request_unmount(self) -> None:
+        """Unmount; `serve` returns once the kernel has let go.
+
+        Raises
+        ------
+        BusyError
+            Programs use the mount.
+        UnfitError
+            The kernel or fusermount3 refused for another reason.
+        """
+        if self._mounted:
+            await trio.to_thread.run_sync(self._unmount)
+
+    def _unmount(self) -> None:
+        if os.geteuid() == 0:
+            if _libc.umount2(os.fsencode(self._mountpoint), _UMOUNT_NOFOLLOW) != 0:
+                number = ctypes.get_errno()
+                self._refused(number == errno.EBUSY, os.strerror(number))
+            return
+        done = subprocess.run(
+            ["fusermount3", "-u", os.fsencode(self._mountpoint)], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            self._refused("busy" in done.stderr.lower(), done.stderr.strip())
+
+    def _refused(self, busy: bool, reason: str) -> None:
+        if busy:
+            raise BusyError("programs still use the mount", path=self._mountpoint)
+        raise UnfitError(f"cannot be unmounted ({reason})", path=self._mountpoint)
+
+    def unmount_lazily(self) -> None:
+        """Take the mount out of the tree at once; open files go on until they are closed."""
+        if os.geteuid() == 0:
+            _libc.umount2(os.fsencode(self._mountpoint), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+        else:
+            subprocess.run(["fusermount3", "-uz", os.fsencode(self._mountpoint)], capture_output=True, check=False)

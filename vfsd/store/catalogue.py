@@ -1,0 +1,526 @@
+"""The catalogue: the tree of a store, and where the bytes of each file are.
+
+One SQLite file, `catalog.sqlite`, never in WAL mode and never written in place: a new generation is built elsewhere,
+synced, and renamed over the old one by `Transaction`, so that a store may lie on a network file system and a reader
+always sees one whole generation. The journal of a mount has the same `inode`, `entry` and `xattr` shapes (see
+`tree/journal.py`), and its rows replace the catalogue's rows of the same key.
+
+Paths and names are raw bytes. Times are in nanoseconds since the epoch, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import sqlite3
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from vfsd.errors import StoredDataDamaged
+
+ROOT_INO = 1
+WHITEOUT = 0  # an entry that points here says: whatever a lower layer has under this name is gone
+FIRST_FREE_INO = 2
+# Inode numbers at or above this belong to nodes that were first seen in the source: they are derived from the source
+# path (tree/source.py), those below are counted up and never given out again.
+SOURCE_INO_BASE = 1 << 62
+
+
+class Kind(enum.IntEnum):
+    """What an inode is and, for a regular file, where its committed bytes lie."""
+
+    PLANES = 1  # skeleton in the catalogue, pixels in an OME-Zarr array
+    PLAIN = 2  # a file under files/
+    SOURCE = 3  # bytes still in the source; only its name or attributes changed
+    FRESH = 4  # journal only: no committed version exists yet, the bytes are in a tier file
+    DIRECTORY = 10
+    SYMLINK = 11
+    FIFO = 12
+    SOCKET = 13
+    CHARACTER = 14
+    BLOCK = 15
+
+    @property
+    def is_file(self) -> bool:
+        """Whether this is a regular file."""
+        return self < Kind.DIRECTORY
+
+
+_FORMAT_OF_KIND = {
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+    Kind.CHARACTER: stat.S_IFCHR,
+    Kind.BLOCK: stat.S_IFBLK,
+}
+_KIND_OF_FORMAT = {format_: kind for kind, format_ in _FORMAT_OF_KIND.items()}
+
+
+def kind_of_mode(mode: int) -> Kind:
+    """The kind of a source object with this `st_mode` (a regular file is `SOURCE`)."""
+    return _KIND_OF_FORMAT.get(stat.S_IFMT(mode), Kind.SOURCE)
+
+
+def format_of_kind(kind: Kind) -> int:
+    """The `S_IFMT` bits of a kind."""
+    return _FORMAT_OF_KIND.get(kind, stat.S_IFREG)
+
+
+@dataclass(slots=True)
+class InodeRecord:
+    """One row of `inode`: attributes, and where committed bytes are. `INODE_COLUMNS` explains each field."""
+
+    ino: int
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    nlink: int
+    size: int
+    atime: int
+    mtime: int
+    ctime: int
+    rdev: int = 0
+    origin: bytes | None = None
+    opaque: bool = False
+    target: bytes | None = None
+    location: bytes | None = None
+    skeleton: int | None = None
+    digest: bytes | None = None
+    version: int = 0
+
+
+# Every column, its sentinel and its invariant. Order is the order of InodeRecord's fields.
+INODE_COLUMNS = """
+    ino      INTEGER PRIMARY KEY,  -- never 0 (that is the whiteout); 1 is the root; never reused
+    kind     INTEGER NOT NULL,     -- Kind
+    mode     INTEGER NOT NULL,     -- permission bits and S_ISUID/S_ISGID/S_ISVTX, without S_IFMT
+    uid      INTEGER NOT NULL,
+    gid      INTEGER NOT NULL,
+    nlink    INTEGER NOT NULL,     -- files: names that lead here; directories: 2 + subdirectories
+    size     INTEGER NOT NULL,     -- bytes; journal rows with a tier: a hint, the tier file's own fstat rules
+    atime    INTEGER NOT NULL,     -- ns
+    mtime    INTEGER NOT NULL,     -- ns; journal rows with a tier: the tier file's own fstat rules
+    ctime    INTEGER NOT NULL,     -- ns
+    rdev     INTEGER NOT NULL,     -- 0 unless kind is CHARACTER or BLOCK
+    origin   BLOB,                 -- path in the source that this node was first seen at; NULL: never was in the source
+    opaque   INTEGER NOT NULL,     -- 1: a directory that shows nothing of its origin's listing
+    target   BLOB,                 -- SYMLINK: what it points to; NULL otherwise
+    location BLOB,                 -- PLAIN: key in the store ("files/..."); NULL otherwise
+    skeleton INTEGER,              -- PLANES: row of skeleton; NULL otherwise
+    digest   BLOB,                 -- PLANES, PLAIN: xxh3-128 of the file's bytes (16 bytes, big-endian); NULL otherwise
+    version  INTEGER NOT NULL      -- data version that these bytes are; grows by one with each new tier file
+"""
+
+ENTRY_COLUMNS = """
+    parent INTEGER NOT NULL,       -- ino of a directory
+    name   BLOB NOT NULL,          -- 1 to 255 bytes, no "/", no NUL
+    ino    INTEGER NOT NULL,       -- 0: whiteout
+    PRIMARY KEY (parent, name)
+"""
+
+XATTR_COLUMNS = """
+    ino   INTEGER NOT NULL,
+    name  BLOB NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (ino, name)
+"""
+
+_SCHEMA = f"""
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    -- generation: counts committed transactions; next_ino: the next number to give out;
+    -- source_path, source_device, source_inode, source_name: the plate that this store belongs to, absent if none
+    value BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE inode ({INODE_COLUMNS});
+CREATE UNIQUE INDEX inode_of_location ON inode (location) WHERE location IS NOT NULL;
+CREATE TABLE entry ({ENTRY_COLUMNS}) WITHOUT ROWID;
+CREATE INDEX entry_of_inode ON entry (ino);
+CREATE TABLE xattr ({XATTR_COLUMNS}) WITHOUT ROWID;
+CREATE TABLE image_group (
+    id        INTEGER PRIMARY KEY,
+    location  BLOB NOT NULL UNIQUE, -- key of the Zarr group in the store ("images/plate.ome.zarr")
+    form      TEXT NOT NULL,        -- "plate", "stack" (axis file) or "pages" (one multi-page file)
+    directory BLOB NOT NULL,        -- tree path that it mirrors when it was made
+    document  TEXT NOT NULL         -- JSON: geometry, the numbers along each axis, facts for display
+);
+CREATE TABLE plane (
+    ino      INTEGER NOT NULL,      -- whose pixels; kind PLANES, or PLAIN when the array holds a decoded copy
+    page     INTEGER NOT NULL,      -- place in the file, from 0
+    grp      INTEGER NOT NULL,      -- image_group
+    image    TEXT NOT NULL,         -- path of the image in the group: "A/1/0"; "" for the group itself
+    i0       INTEGER NOT NULL,      -- index along the leading axes; unused ones are 0
+    i1       INTEGER NOT NULL,
+    i2       INTEGER NOT NULL,
+    PRIMARY KEY (ino, page)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX plane_of_place ON plane (grp, image, i0, i1, i2);
+CREATE TABLE skeleton (
+    id     INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,    -- xxh3-128 of data
+    data   BLOB NOT NULL            -- images.Skeleton.to_bytes()
+);
+"""
+
+_INODE_FIELDS = (
+    "ino, kind, mode, uid, gid, nlink, size, atime, mtime, ctime, rdev, origin, opaque, target, location, skeleton, "
+    "digest, version"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneRecord:
+    """Where one page of a file lies: group, image within it, index along the leading axes."""
+
+    ino: int
+    page: int
+    group: int
+    image: str
+    index: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRecord:
+    """One OME-Zarr group: its key, form, the directory it mirrors, and its document (JSON text)."""
+
+    id: int
+    location: bytes
+    form: str
+    directory: bytes
+    document: str
+
+
+def signed(ino: int) -> int:
+    """Inode numbers are unsigned 64 bit, SQLite integers signed: ours stay under 2**63, so both are the same."""
+    if not 0 <= ino < 1 << 63:
+        raise ValueError(f"inode number {ino} out of range")
+    return ino
+
+
+def record_values(record: InodeRecord) -> tuple[Any, ...]:
+    """The values of a record in the order of the inode columns."""
+    return (
+        signed(record.ino),
+        int(record.kind),
+        record.mode,
+        record.uid,
+        record.gid,
+        record.nlink,
+        record.size,
+        record.atime,
+        record.mtime,
+        record.ctime,
+        record.rdev,
+        record.origin,
+        int(record.opaque),
+        record.target,
+        record.location,
+        record.skeleton,
+        record.digest,
+        record.version,
+    )
+
+
+def record_from_row(row: tuple[Any, ...]) -> InodeRecord:
+    """An `InodeRecord` from the first 18 columns of a row of `inode`."""
+    ino, kind, mode, uid, gid, nlink, size, atime, mtime, ctime, rdev, origin, opaque = row[:13]
+    target, location, skeleton, digest, version = row[13:18]
+    return InodeRecord(
+        ino, Kind(kind), mode, uid, gid, nlink, size, atime, mtime, ctime, rdev, origin, bool(opaque),
+        target, location, skeleton, digest, version,
+    )  # fmt: skip
+
+
+def _plane_from_row(row: tuple[Any, ...]) -> PlaneRecord:
+    ino, page, group, image, i0, i1, i2 = row
+    return PlaneRecord(ino, page, group, image, (i0, i1, i2))
+
+
+@final
+class Catalogue:
+    """One generation of a store's catalogue, read only.
+
+    Example
+    -------
+    >>> catalogue = Catalogue.open(path)                     # doctest: +SKIP
+    >>> [name for name, ino, record in catalogue.entries(1)] # doctest: +SKIP
+    [b'TimePoint_1', b'9987.HTD']
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    @classmethod
+    def open(cls, path: Path) -> Catalogue:
+        """Open the catalogue file for reading.
+
+        Raises
+        ------
+        StoredDataDamaged
+            If it is missing or no catalogue.
+        """
+        try:
+            # immutable: the file is never written in place, and a read-only folder gets no lock file. The name is
+            # taken from /proc/self/fd so that a name with "?" or bytes that are no UTF-8 needs no quoting.
+            descriptor = path.open("rb")
+        except OSError as error:
+            raise StoredDataDamaged(f"the catalogue cannot be opened ({error.strerror})", path=path) from error
+        try:
+            db = sqlite3.connect(
+                f"file:/proc/self/fd/{descriptor.fileno()}?mode=ro&immutable=1",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            db.execute("SELECT count(*) FROM meta").fetchone()
+        except sqlite3.Error as error:
+            raise StoredDataDamaged(f"the catalogue is damaged ({error})", path=path) from error
+        finally:
+            descriptor.close()
+        return cls(db)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def meta(self, key: str) -> Any:
+        """A value of `meta`, or None."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    @property
+    def generation(self) -> int:
+        """How many transactions led here."""
+        return int(self.meta("generation"))
+
+    def inode(self, ino: int) -> InodeRecord | None:
+        """The record of an inode, or None."""
+        row = self._db.execute(f"SELECT {_INODE_FIELDS} FROM inode WHERE ino = ?", (ino,)).fetchone()
+        return None if row is None else record_from_row(row)
+
+    def entries(self, parent: int) -> list[tuple[bytes, int, InodeRecord | None]]:
+        """(name, ino, record) of each entry of a directory; whiteouts have ino 0 and no record."""
+        rows = self._db.execute(
+            f"SELECT e.name, e.ino, i.* FROM entry e LEFT JOIN (SELECT {_INODE_FIELDS} FROM inode) i ON i.ino = e.ino "
+            "WHERE e.parent = ?",
+            (parent,),
+        )
+        return [(row[0], row[1], None if row[2] is None else record_from_row(row[2:])) for row in rows]
+
+    def entry(self, parent: int, name: bytes) -> int | None:
+        """The inode number under a name (0: whiteout), or None."""
+        row = self._db.execute("SELECT ino FROM entry WHERE parent = ? AND name = ?", (parent, name)).fetchone()
+        return None if row is None else int(row[0])
+
+    def names_of(self, ino: int) -> list[tuple[int, bytes]]:
+        """(parent, name) of each entry that leads to an inode, in a stable order."""
+        return self._db.execute("SELECT parent, name FROM entry WHERE ino = ? ORDER BY parent, name", (ino,)).fetchall()
+
+    def xattrs(self, ino: int) -> dict[bytes, bytes]:
+        """The extended attributes of an inode."""
+        return dict(self._db.execute("SELECT name, value FROM xattr WHERE ino = ?", (ino,)).fetchall())
+
+    def planes(self, ino: int) -> list[PlaneRecord]:
+        """Where the pages of a file lie, in the order of its pages."""
+        rows = self._db.execute(
+            "SELECT ino, page, grp, image, i0, i1, i2 FROM plane WHERE ino = ? ORDER BY page", (ino,)
+        )
+        return [_plane_from_row(row) for row in rows]
+
+    def planes_of_group(self, group: int) -> Iterator[PlaneRecord]:
+        """All planes of a group, ordered by image and index."""
+        rows = self._db.execute(
+            "SELECT ino, page, grp, image, i0, i1, i2 FROM plane WHERE grp = ? ORDER BY image, i0, i1, i2",
+            (group,),
+        )
+        return (_plane_from_row(row) for row in rows)
+
+    def owner_of_location(self, location: bytes) -> int | None:
+        """Whose plain object has this key, or None."""
+        row = self._db.execute("SELECT ino FROM inode WHERE location = ?", (location,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def owner_of_place(self, group: int, image: str, index: tuple[int, int, int]) -> int | None:
+        """Whose page lies at this place of a group, or None."""
+        row = self._db.execute(
+            "SELECT ino FROM plane WHERE grp = ? AND image = ? AND i0 = ? AND i1 = ? AND i2 = ?",
+            (group, image, *index),
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def skeleton(self, skeleton: int) -> bytes:
+        """The stored bytes of a skeleton; raises StoredDataDamaged if there is no such row."""
+        row = self._db.execute("SELECT data FROM skeleton WHERE id = ?", (skeleton,)).fetchone()
+        if row is None:
+            raise StoredDataDamaged(f"the catalogue has no skeleton {skeleton}")
+        return bytes(row[0])
+
+    def groups(self) -> list[GroupRecord]:
+        """All image groups."""
+        rows = self._db.execute("SELECT id, location, form, directory, document FROM image_group ORDER BY id")
+        return [GroupRecord(*row) for row in rows]
+
+    def group(self, group: int) -> GroupRecord:
+        """One image group; raises StoredDataDamaged if there is no such row."""
+        row = self._db.execute(
+            "SELECT id, location, form, directory, document FROM image_group WHERE id = ?", (group,)
+        ).fetchone()
+        if row is None:
+            raise StoredDataDamaged(f"the catalogue has no image group {group}")
+        return GroupRecord(*row)
+
+    def walk(self) -> Iterator[tuple[bytes, InodeRecord]]:
+        """(path, record) of everything below the root, parents before their children; the root is not given."""
+        pending: list[tuple[bytes, int]] = [(b"", ROOT_INO)]
+        while pending:
+            prefix, directory = pending.pop()
+            for name, _, record in sorted(self.entries(directory), key=lambda entry: entry[0]):
+                if record is None:
+                    continue
+                path = prefix + name
+                yield path, record
+                if record.kind is Kind.DIRECTORY:
+                    pending.append((path + b"/", record.ino))
+
+    def totals(self) -> tuple[int, int]:
+        """(files, bytes) of what the store itself holds."""
+        row = self._db.execute(
+            "SELECT count(*), coalesce(sum(size), 0) FROM inode WHERE kind IN (?, ?)",
+            (Kind.PLANES, Kind.PLAIN),
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
+
+@final
+class CatalogueBuilder:
+    """The next generation of a catalogue, on a private copy that nobody else sees until it is renamed in.
+
+    Never touches the store: `Transaction` copies the finished file there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.execute("PRAGMA synchronous = OFF")  # a crash throws this file away; Transaction syncs the final copy
+        self._db.execute("PRAGMA cache_size = -65536")
+
+    @classmethod
+    def create(cls, path: Path, root: InodeRecord) -> CatalogueBuilder:
+        """An empty catalogue of generation 0 whose root directory is `root`."""
+        builder = cls(path)
+        builder._db.executescript(_SCHEMA)
+        builder.begin()
+        builder.set_meta("generation", 0)
+        builder.set_meta("next_ino", FIRST_FREE_INO)
+        builder.put_inode(replace(root, ino=ROOT_INO))
+        return builder
+
+    def begin(self) -> None:
+        """Start the one transaction in which everything is changed."""
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def finish(self) -> None:
+        """Commit and close; the file is complete."""
+        self._db.execute("COMMIT")
+        self._db.close()
+
+    def abandon(self) -> None:
+        """Close without completing; the file is worthless."""
+        self._db.close()
+
+    def read(self) -> Catalogue:
+        """The uncommitted state through the reading interface (same connection: do not close it)."""
+        return Catalogue(self._db)
+
+    def set_meta(self, key: str, value: int | str | bytes) -> None:
+        """Set a value of `meta`."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def put_inode(self, record: InodeRecord) -> None:
+        """Insert or replace an inode."""
+        self._db.execute(
+            f"INSERT OR REPLACE INTO inode ({_INODE_FIELDS}) VALUES ({','.join('?' * 18)})",
+            record_values(record),
+        )
+
+    def put_entry(self, parent: int, name: bytes, ino: int) -> None:
+        """Insert or replace an entry."""
+        self._db.execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?)", (parent, name, ino))
+
+    def remove_entry(self, parent: int, name: bytes) -> None:
+        """Remove an entry if it is there."""
+        self._db.execute("DELETE FROM entry WHERE parent = ? AND name = ?", (parent, name))
+
+    def set_xattrs(self, ino: int, attributes: dict[bytes, bytes]) -> None:
+        """Replace all extended attributes of an inode."""
+        self._db.execute("DELETE FROM xattr WHERE ino = ?", (ino,))
+        self._db.executemany("INSERT INTO xattr VALUES (?, ?, ?)", [(ino, n, v) for n, v in attributes.items()])
+
+    def add_skeleton(self, digest: bytes, data: bytes) -> int:
+        """The row of this skeleton, made if no equal one is there."""
+        row = self._db.execute("SELECT id FROM skeleton WHERE digest = ?", (digest,)).fetchone()
+        if row is not None:
+            return int(row[0])
+        cursor = self._db.execute("INSERT INTO skeleton (digest, data) VALUES (?, ?)", (digest, data))
+        return int(cursor.lastrowid or 0)
+
+    def add_group(self, location: bytes, form: str, directory: bytes, document: str) -> int:
+        """A new image group."""
+        cursor = self._db.execute(
+            "INSERT INTO image_group (location, form, directory, document) VALUES (?, ?, ?, ?)",
+            (location, form, directory, document),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def move_group(self, group: int, location: bytes, directory: bytes) -> None:
+        """The directory that a group mirrors was renamed."""
+        self._db.execute(
+            "UPDATE image_group SET location = ?, directory = ? WHERE id = ?", (location, directory, group)
+        )
+
+    def set_group_document(self, group: int, document: str) -> None:
+        """Replace the document of a group."""
+        self._db.execute("UPDATE image_group SET document = ? WHERE id = ?", (document, group))
+
+    def remove_group(self, group: int) -> None:
+        """Remove a group that has no planes any more."""
+        self._db.execute("DELETE FROM image_group WHERE id = ?", (group,))
+
+    def clear_planes(self, ino: int) -> None:
+        """Forget where the pages of a file lie."""
+        self._db.execute("DELETE FROM plane WHERE ino = ?", (ino,))
+
+    def put_planes(self, planes: list[PlaneRecord]) -> None:
+        """Record where pages lie; a place that another page had is taken over."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO plane VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(p.ino, p.page, p.group, p.image, *p.index) for p in planes],
+        )
+
+    def remove_unreachable(self) -> list[InodeRecord]:
+        """Drop inodes that no path from the root reaches, and all that hangs on them; return what was dropped."""
+        self._db.execute("CREATE TEMP TABLE IF NOT EXISTS reachable (ino INTEGER PRIMARY KEY)")
+        self._db.execute("DELETE FROM reachable")
+        self._db.execute(
+            "WITH RECURSIVE live(ino) AS (SELECT ? UNION SELECT e.ino FROM entry e JOIN live ON e.parent = live.ino "
+            "WHERE e.ino != 0) INSERT INTO reachable SELECT ino FROM live",
+            (ROOT_INO,),
+        )
+        gone = "SELECT ino FROM inode WHERE ino NOT IN (SELECT ino FROM reachable)"
+        dropped = [
+            record_from_row(row)
+            for row in self._db.execute(f"SELECT {_INODE_FIELDS} FROM inode WHERE ino IN ({gone})").fetchall()
+        ]
+        self._db.execute("DELETE FROM entry WHERE parent NOT IN (SELECT ino FROM reachable)")
+        self._db.execute(f"DELETE FROM xattr WHERE ino IN ({gone})")
+        self._db.execute(f"DELETE FROM plane WHERE ino IN ({gone})")
+        self._db.execute("DELETE FROM inode WHERE ino NOT IN (SELECT ino FROM reachable)")
+        return dropped
+
+    def drop_unused_skeletons(self) -> None:
+        """Remove skeletons that no inode refers to."""
+        self._db.execute("DELETE FROM skeleton WHERE id NOT IN (SELECT skeleton FROM inode WHERE skeleton IS NOT NULL)")

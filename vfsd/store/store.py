@@ -1,0 +1,312 @@
+"""A store as a whole: made, opened, locked, and handed out by its parts.
+
+One writer at a time: a writer holds a lock on `lock` in the store's folder, which the kernel releases when the process
+ends, so that a dead writer never blocks the next. Opening for writing first finishes or undoes what a crash left.
+Readers need no lock: every generation of the catalogue is a whole file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from vfsd.errors import BusyError, StoredDataDamaged, UnfitError
+from vfsd.store.catalogue import ROOT_INO, Catalogue, CatalogueBuilder, InodeRecord, Kind
+from vfsd.store.storage import LocalStorage
+from vfsd.store.stored import StoredFiles
+from vfsd.store.transaction import CATALOGUE_KEY, Transaction, recover_work
+
+FORMAT = "vfsd-store"
+VERSION = 1
+HEADER = "vfs.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUsage:
+    """What a store holds: files, and their bytes as users see them."""
+
+    bytes: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceIdentity:
+    """The plate that a store belongs to: where it was, and which folder on which device that is."""
+
+    path: bytes
+    device: int
+    inode: int
+
+    def is_folder(self, other: SourceIdentity) -> bool:
+        """Whether both are one folder: the same path, or the same folder that was moved."""
+        return self.path == other.path or (self.device, self.inode) == (other.device, other.inode)
+
+    @classmethod
+    def of(cls, path: Path) -> SourceIdentity:
+        """The identity of a folder that is there."""
+        resolved = path.resolve()
+        found = resolved.stat()
+        return cls(os.fsencode(resolved), found.st_dev, found.st_ino)
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a store (of any version)."""
+    try:
+        with (path / HEADER).open("rb") as file:
+            return FORMAT.encode() in file.read(4096)
+    except OSError:
+        return False
+
+
+@final
+class Store:
+    """An open store.
+
+    Attributes
+    ----------
+    root : Path
+        Its folder.
+    id : str
+        32 hexadecimal digits, given at creation.
+    notices : list of str
+        What opening it had to put right, one sentence each.
+
+    Example
+    -------
+    >>> with contextlib.closing(Store.open(path, writable=False)) as store:  # doctest: +SKIP
+    ...     print(store.catalogue.totals())
+    """
+
+    def __init__(
+        self, root: Path, store_id: str, storage: LocalStorage, catalogue: Catalogue, lock: int | None
+    ) -> None:
+        self.root = root
+        self.id = store_id
+        self.storage = storage
+        self.catalogue = catalogue
+        self.files = StoredFiles(catalogue, storage)
+        self.notices: list[str] = []
+        self._lock = lock
+
+    # --- making and opening
+
+    @classmethod
+    def create(cls, root: Path, *, source: Path | None) -> Store:
+        """Make a new store in a folder that is missing or empty, and open it for writing.
+
+        Raises
+        ------
+        UnfitError
+            The folder holds something else, or cannot be written.
+        """
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            if (root / HEADER).exists():
+                raise UnfitError("is a store already", path=root)
+            if any(name.name != "lock" for name in root.iterdir()):
+                raise UnfitError("is not empty and no store", path=root, remedy="Choose another folder with --store")
+            lock = _lock_store(root)
+        except OSError as error:
+            raise UnfitError(
+                f"no store can be made here ({error.strerror})",
+                path=root,
+                remedy="Choose another folder with --store",
+            ) from error
+        try:
+            _write_new_store(root, source)
+        except BaseException as error:
+            os.close(lock)
+            if isinstance(error, OSError):
+                raise UnfitError(
+                    f"no store can be made here ({error.strerror})",
+                    path=root,
+                    remedy="Choose another folder with --store",
+                ) from error
+            raise
+        os.close(lock)
+        return cls.open(root, writable=True)
+
+    @classmethod
+    def open(cls, root: Path, *, writable: bool) -> Store:
+        """Open a store.
+
+        Raises
+        ------
+        UnfitError
+            No store, or one of a newer version, or not writable.
+        BusyError
+            Another process writes to it.
+        StoredDataDamaged
+            Its catalogue cannot be read.
+        """
+        store_id = _read_header(root)
+        lock: int | None = None
+        if writable:
+            try:
+                lock = _lock_store(root)
+            except OSError as error:
+                raise UnfitError(
+                    f"the store cannot be written ({error.strerror})",
+                    path=root,
+                    remedy="Choose another with --store",
+                ) from error
+        try:
+            storage = LocalStorage(root)
+            catalogue = Catalogue.open(root / os.fsdecode(CATALOGUE_KEY))
+            store = cls(root, store_id, storage, catalogue, lock)
+            if writable:
+                store.notices += recover_work(storage, catalogue.generation)
+            return store
+        except BaseException:
+            if lock is not None:
+                os.close(lock)
+            raise
+
+    def close(self) -> None:
+        """Release the lock and everything else; harmless when done twice."""
+        self.storage.forget()
+        self.catalogue.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # --- what it is
+
+    @property
+    def writable(self) -> bool:
+        """Whether this process holds the store's lock."""
+        return self._lock is not None
+
+    @property
+    def source_identity(self) -> SourceIdentity | None:
+        """The plate that it belongs to, as recorded when it was made."""
+        path = self.catalogue.meta("source_path")
+        if path is None:
+            return None
+        return SourceIdentity(
+            bytes(path), int(self.catalogue.meta("source_device")), int(self.catalogue.meta("source_inode"))
+        )
+
+    @property
+    def source(self) -> Path | None:
+        """Path of the plate that it belongs to, as recorded when it was made; None for a store without one."""
+        identity = self.source_identity
+        return None if identity is None else Path(os.fsdecode(identity.path))
+
+    @property
+    def plate_name(self) -> str:
+        """What to call the tree's root: the source's folder name, else the store's without its suffix."""
+        folder = self.source if self.source is not None else self.root
+        return folder.name.removesuffix(".vfs") or "plate"
+
+    def usage(self) -> StoreUsage:
+        """Files and bytes that it holds."""
+        files, size = self.catalogue.totals()
+        return StoreUsage(size, files)
+
+    # --- changing it
+
+    def begin(self) -> Transaction:
+        """Start the next change."""
+        if self._lock is None:
+            raise UnfitError("the store is open for reading only", path=self.root)
+        return Transaction(self.storage, self.catalogue.generation + 1)
+
+    def adopt_catalogue(self) -> None:
+        """After a transaction was published: read the new generation from now on."""
+        previous = self.catalogue
+        self.catalogue = Catalogue.open(self.root / os.fsdecode(CATALOGUE_KEY))
+        self.files.adopt(self.catalogue)
+        previous.close()
+
+    def catalogue_path(self) -> Path:
+        """Where the current generation lies, for copying."""
+        return self.root / os.fsdecode(CATALOGUE_KEY)
+
+    def put_receipt(self, name: str, data: bytes) -> Path:
+        """Put a receipt, durably; returns where it lies."""
+        self.storage.put_file(b"receipts/" + name.encode(), data)
+        return self.root / "receipts" / name
+
+
+def _read_header(root: Path) -> str:
+    try:
+        header = json.loads((root / HEADER).read_bytes())
+    except FileNotFoundError as error:
+        raise UnfitError("is no vfsd store (it has no vfs.json)", path=root) from error
+    except OSError as error:
+        raise UnfitError(f"the store cannot be read ({error.strerror})", path=root) from error
+    except ValueError as error:
+        raise UnfitError("its vfs.json is damaged", path=root) from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UnfitError("is no vfsd store (its vfs.json says otherwise)", path=root)
+    version = header.get("version")
+    if not isinstance(version, int) or version < 1:
+        raise UnfitError("its vfs.json is damaged (no version)", path=root)
+    if version > VERSION:
+        raise UnfitError(
+            f"was written by a newer vfsd (store version {version}, this one knows {VERSION})",
+            path=root,
+            remedy="Use that newer vfsd",
+        )
+    store_id = header.get("id")
+    if not isinstance(store_id, str) or len(store_id) != 32 or not all(c in "0123456789abcdef" for c in store_id):
+        raise UnfitError("its vfs.json is damaged (no id)", path=root)
+    return store_id
+
+
+def _lock_store(root: Path) -> int:
+    """Take the writer's lock; raises BusyError naming the holder, OSError when the folder cannot be written."""
+    fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(fd, 200, 0).decode("ascii", "replace").strip()
+        os.close(fd)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise BusyError(
+                "another vfsd writes to this store" + (f" ({holder})" if holder else ""),
+                path=root,
+                remedy="Unmount it first: vfsd status lists the mounts",
+            ) from error
+        raise
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode("ascii", "replace"), 0)
+    return fd
+
+
+def _write_new_store(root: Path, source: Path | None) -> None:
+    now = time.time_ns()
+    builder_path = root / "catalog.sqlite.new"
+    builder_path.unlink(missing_ok=True)
+    record = InodeRecord(ROOT_INO, Kind.DIRECTORY, 0o755, os.getuid(), os.getgid(), 2, 0, now, now, now)
+    if source is not None:
+        record.origin = b""
+    builder = CatalogueBuilder.create(builder_path, record)
+    if source is not None:
+        identity = SourceIdentity.of(source)
+        builder.set_meta("source_path", identity.path)
+        builder.set_meta("source_device", identity.device)
+        builder.set_meta("source_inode", identity.inode)
+    builder.finish()
+    for folder in ("images", "files", "receipts"):
+        (root / folder).mkdir(exist_ok=True)
+    storage = LocalStorage(root)
+    catalogue = builder_path.read_bytes()
+    storage.put_file(CATALOGUE_KEY, catalogue)
+    builder_path.unlink()
+    header = {"format": FORMAT, "version": VERSION, "id": uuid.uuid4().hex}
+    storage.put_file(HEADER.encode(), json.dumps(header, indent=2).encode() + b"\n")  # last: now it is a store
+
+
+__all__ = ["SourceIdentity", "Store", "StoreUsage", "StoredDataDamaged", "is_store"]

@@ -1,0 +1,346 @@
+"""A stored file's bytes again: rebuilt whole, or any range of it, from skeleton and planes or from its plain object.
+
+`StoredFiles.describe` reads the catalogue and must be called by the thread that owns it; the `StoredFile` that it returns
+may be used from any thread. Whatever is rebuilt whole is compared with the digest in the catalogue before anybody sees
+it: a damaged store gives `StoredDataDamaged`, never wrong bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import mmap
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import xxhash
+
+from vfsd.codec.blosc import FrameError
+from vfsd.codec.shard import ShardError, ShardIndex, index_size
+from vfsd.errors import StoredDataDamaged
+from vfsd.images import PageLayout, Skeleton, SkeletonError
+from vfsd.images.pixels import place_plane, place_rest, swap_in_place
+from vfsd.store.catalogue import Catalogue, GroupRecord, InodeRecord, Kind, PlaneRecord
+from vfsd.store.geometry import ArrayGeometry, GeometryError
+from vfsd.store.planes import decode_plane, decode_plane_range
+from vfsd.store.storage import LocalStorage, ObjectReader
+
+# An index of a field's shard is some hundred bytes; this many cover a whole plate of 384 wells and 9 fields.
+CACHED_INDEXES = 4096
+# Plain objects are copied in pieces of this size: large reads, little memory.
+PIECE = 4 << 20
+
+
+@final
+class ShardIndexes:
+    """Shard indexes by key, read once. Thread-safe: the lock covers the table, never a read."""
+
+    def __init__(self, reader: ObjectReader) -> None:
+        self._reader = reader
+        self._lock = threading.Lock()
+        self._indexes: OrderedDict[bytes, ShardIndex] = OrderedDict()
+
+    def index(self, key: bytes, chunk_count: int) -> ShardIndex:
+        """The index of a shard; raises StoredDataDamaged when the shard is missing or its index is not sound."""
+        with self._lock:
+            found = self._indexes.get(key)
+            if found is not None:
+                self._indexes.move_to_end(key)
+                return found
+        size = self._reader.size(key)
+        tail = index_size(chunk_count)
+        if size < tail:
+            raise StoredDataDamaged(f"is cut short ({size} bytes, its index alone has {tail})", path=key)
+        try:
+            found = ShardIndex.parse(self._reader.read_range(key, size - tail, tail), chunk_count, size)
+        except ShardError as error:
+            raise StoredDataDamaged(str(error), path=key) from error
+        with self._lock:
+            self._indexes[key] = found
+            while len(self._indexes) > CACHED_INDEXES:
+                self._indexes.popitem(last=False)
+        return found
+
+    def chunk(self, key: bytes, chunk_count: int, position: int) -> bytes | None:
+        """The compressed bytes of a chunk, None where the shard has none."""
+        entry = self.index(key, chunk_count).entry(position)
+        return None if entry is None else self._reader.read_range(key, *entry)
+
+    def forget(self) -> None:
+        """Shards were replaced: read their indexes again."""
+        with self._lock:
+            self._indexes.clear()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoredPlane:
+    """Where one page lies: the array's geometry, the shard's key, the page's chunks in it."""
+
+    geometry: ArrayGeometry
+    array_key: bytes
+    index: tuple[int, ...]
+
+    @property
+    def shard_key(self) -> bytes:
+        """Key of the shard."""
+        place = self.geometry.shard_grid_position(self.index)
+        return self.array_key + b"/" + self.geometry.shard_key(place).encode()
+
+    def reader(self, shards: ShardIndexes) -> Callable[[int], bytes | None]:
+        """What `decode_plane` asks for chunks."""
+        key, count = self.shard_key, self.geometry.chunks_per_shard
+        positions = self.geometry.positions_in_shard(self.index)
+        return lambda tile: shards.chunk(key, count, positions[tile])
+
+
+def array_key(group: GroupRecord, image: str) -> bytes:
+    """Key of the full-size array of an image in a group."""
+    return b"/".join(part for part in (group.location, image.encode(), b"0") if part)
+
+
+def group_geometry(group: GroupRecord) -> ArrayGeometry:
+    """The geometry of every full-size array in a group; raises StoredDataDamaged."""
+    try:
+        return ArrayGeometry.from_document(json.loads(group.document)["array"])
+    except (ValueError, KeyError, TypeError, GeometryError) as error:
+        raise StoredDataDamaged(
+            f"the catalogue's row of this image group is damaged ({error})", path=group.location
+        ) from error
+
+
+@final
+class StoredFile:
+    """One stored file, ready to be read from any thread."""
+
+    def __init__(
+        self,
+        record: InodeRecord,
+        skeleton: Skeleton | None,
+        planes: tuple[StoredPlane, ...],
+        reader: ObjectReader,
+        shards: ShardIndexes,
+    ) -> None:
+        self.record = record
+        self.skeleton = skeleton
+        self.planes = planes
+        self._reader = reader
+        self._shards = shards
+
+    # --- whole
+
+    def rebuild(self, fd: int) -> None:
+        """Write the whole file into `fd`, an empty file open for reading and writing, and compare its digest.
+
+        Raises
+        ------
+        StoredDataDamaged
+            The store's bytes are missing, damaged or not those that the digest is of.
+        OSError
+            From the target, ENOSPC above all (it is allocated first).
+        """
+        size = self.record.size
+        if size == 0:
+            self._compare(xxhash.xxh3_128_digest(b""))
+            return
+        os.posix_fallocate(fd, 0, size)  # a full tmpfs says so here; written through the mapping it would be SIGBUS
+        if self.skeleton is None:
+            self._copy_plain(fd)
+            return
+        with mmap.mmap(fd, size) as mapping, memoryview(mapping) as view:
+            self.rebuild_buffer(view)
+
+    def rebuild_buffer(self, out: memoryview) -> None:
+        """The same into a buffer of the file's size."""
+        try:
+            self._fill(out)
+            self._compare(xxhash.xxh3_128_digest(out))
+        except StoredDataDamaged:
+            # a flush may have replaced a shard between the reading of its index and of its chunks: look once more
+            self._shards.forget()
+            if isinstance(self._reader, LocalStorage):
+                self._reader.forget([plane.shard_key for plane in self.planes])
+            self._fill(out)
+            self._compare(xxhash.xxh3_128_digest(out))
+
+    def digest(self) -> bytes:
+        """xxh3-128 of the file as it can be rebuilt now, read in pieces; for files too large to hold in memory."""
+        hasher = xxhash.xxh3_128()
+        for offset in range(0, self.record.size, PIECE):
+            hasher.update(self.read_range(offset, min(PIECE, self.record.size - offset)))
+        return hasher.digest()
+
+    def check(self) -> None:
+        """Rebuild without keeping it; raises StoredDataDamaged."""
+        if self.record.size > 16 * PIECE or self.skeleton is None:
+            self._compare(self.digest())
+        else:
+            self.rebuild_buffer(np.empty(self.record.size, np.uint8).data)
+
+    def _fill(self, out: memoryview) -> None:
+        if self.skeleton is None:
+            for offset in range(0, len(out), PIECE):
+                self._read_plain(offset, out[offset : offset + PIECE])
+            return
+        layout = self.skeleton.layout
+        place_rest(out, self.skeleton)
+        for number, (page, plane) in enumerate(zip(layout.pages, self.planes, strict=True)):
+            if len(page.segments) == 1:
+                segment = page.segments[0]
+                target = out[segment.offset : segment.offset + segment.length]
+                self._decode(plane, target)
+                if layout.big_endian:
+                    swap_in_place(target, page.dtype.itemsize)
+            else:
+                scratch = np.empty(page.nbytes, np.uint8).data
+                self._decode(plane, scratch)
+                place_plane(out, layout, number, scratch)
+
+    def _decode(self, plane: StoredPlane, out: memoryview) -> None:
+        try:
+            absent = decode_plane(plane.reader(self._shards), plane.geometry, out)
+        except (FrameError, GeometryError) as error:
+            raise StoredDataDamaged(str(error), path=plane.shard_key) from error
+        if absent:
+            raise StoredDataDamaged(f"has no chunk for the plane {plane.index}", path=plane.shard_key)
+
+    def _copy_plain(self, fd: int) -> None:
+        hasher = xxhash.xxh3_128()
+        buffer = memoryview(bytearray(min(PIECE, self.record.size)))
+        for offset in range(0, self.record.size, PIECE):
+            piece = buffer[: min(PIECE, self.record.size - offset)]
+            self._read_plain(offset, piece)
+            hasher.update(piece)
+            done = 0
+            while done < len(piece):
+                done += os.pwrite(fd, piece[done:], offset + done)
+        self._compare(hasher.digest())
+
+    def _read_plain(self, offset: int, out: memoryview) -> None:
+        if self.record.location is None:
+            raise StoredDataDamaged("the catalogue does not say where its bytes are")
+        self._reader.read_into(self.record.location, offset, out)
+
+    def _compare(self, digest: bytes) -> None:
+        if digest != self.record.digest:
+            raise StoredDataDamaged("does not match its digest", path=self.record.location)
+
+    # --- ranges
+
+    def read_range(self, offset: int, size: int) -> bytes:
+        """The file's bytes [offset, offset + size), decoding only the blocks that they touch; not compared with a digest.
+
+        Raises
+        ------
+        StoredDataDamaged
+            Something that the range needs is missing or malformed.
+        """
+        out = memoryview(bytearray(size))
+        if self.skeleton is None:
+            self._read_plain(offset, out)
+            return bytes(out)
+        for place, data in self.skeleton.read_rest(offset, size):
+            out[place - offset : place - offset + len(data)] = data
+        layout = self.skeleton.layout
+        for run in layout.locate(offset, size):
+            start = run.file_offset - offset
+            self._read_run(layout.pages[run.page], run.page, run.plane_offset, out[start : start + run.length])
+        return bytes(out)
+
+    def _read_run(self, page: PageLayout, number: int, plane_offset: int, out: memoryview) -> None:
+        assert self.skeleton is not None
+        plane = self.planes[number]
+        itemsize = page.dtype.itemsize if self.skeleton.layout.big_endian else 1
+        before = plane_offset % itemsize
+        length = -(-(before + len(out)) // itemsize) * itemsize
+        direct = itemsize == 1
+        target = out if direct else memoryview(bytearray(length))
+        try:
+            absent = decode_plane_range(plane.reader(self._shards), plane.geometry, plane_offset - before, target)
+        except (FrameError, GeometryError) as error:
+            raise StoredDataDamaged(str(error), path=plane.shard_key) from error
+        if absent:
+            raise StoredDataDamaged(f"has no chunk for the plane {plane.index}", path=plane.shard_key)
+        if not direct:
+            swap_in_place(target, itemsize)
+            out[:] = target[before : before + len(out)]
+
+    # --- for people and programs
+
+    def location(self) -> dict[str, Any]:
+        """Where the bytes lie, for JSON: a plain file, or array, chunk, shard, offset and codec of its first plane."""
+        answer: dict[str, Any] = {"digest": None if self.record.digest is None else self.record.digest.hex()}
+        if self.record.location is not None:
+            answer["file"] = os.fsdecode(self.record.location)
+        if self.planes:
+            plane = self.planes[0]
+            position = plane.geometry.positions_in_shard(plane.index)[0]
+            entry = self._shards.index(plane.shard_key, plane.geometry.chunks_per_shard).entry(position)
+            answer |= {
+                "array": os.fsdecode(plane.array_key),
+                "chunk": list(plane.index),
+                "planes": len(self.planes),
+                "shard": os.fsdecode(plane.shard_key),
+                "offset": None if entry is None else entry[0],
+                "length": None if entry is None else entry[1],
+                "codec": plane.geometry.blosc.codec_document(),
+            }
+        return answer
+
+
+@final
+class StoredFiles:
+    """Describes stored files from one catalogue, through one reader of objects (a store's, or a transaction's)."""
+
+    def __init__(self, catalogue: Catalogue, reader: ObjectReader) -> None:
+        self._catalogue = catalogue
+        self._reader = reader
+        self.shards = ShardIndexes(reader)
+        self._groups: dict[int, tuple[GroupRecord, ArrayGeometry]] = {}
+
+    def adopt(self, catalogue: Catalogue) -> None:
+        """Use a new generation from now on."""
+        self._catalogue = catalogue
+        self._groups.clear()
+        self.shards.forget()
+
+    def group(self, group: int) -> tuple[GroupRecord, ArrayGeometry]:
+        """A group and its geometry."""
+        found = self._groups.get(group)
+        if found is None:
+            record = self._catalogue.group(group)
+            found = self._groups[group] = (record, group_geometry(record))
+        return found
+
+    def plane(self, plane: PlaneRecord) -> StoredPlane:
+        """Where a plane lies."""
+        record, geometry = self.group(plane.group)
+        return StoredPlane(geometry, array_key(record, plane.image), plane.index[: len(geometry.leading)])
+
+    def describe(self, record: InodeRecord) -> StoredFile:
+        """A file of kind PLANES or PLAIN.
+
+        Raises
+        ------
+        StoredDataDamaged
+            The catalogue contradicts itself about it.
+        OSError
+            EIO for a kind that has no bytes in the store.
+        """
+        if record.kind is Kind.PLAIN:
+            return StoredFile(record, None, (), self._reader, self.shards)
+        if record.kind is not Kind.PLANES or record.skeleton is None:
+            raise OSError(errno.EIO, "has no bytes in the store")
+        try:
+            skeleton = Skeleton.from_bytes(self._catalogue.skeleton(record.skeleton))
+        except SkeletonError as error:
+            raise StoredDataDamaged(f"its skeleton in the catalogue is damaged ({error})") from error
+        rows = self._catalogue.planes(record.ino)
+        if len(rows) != skeleton.layout.plane_count or skeleton.layout.size != record.size:
+            raise StoredDataDamaged("the catalogue contradicts itself about its planes")
+        return StoredFile(record, skeleton, tuple(self.plane(row) for row in rows), self._reader, self.shards)

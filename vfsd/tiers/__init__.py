@@ -1,0 +1,16 @@
+"""Where bytes live: the RAM and the cache tier, their budgets, and the descriptors over them.
+
+`TierFiles` is the one thing that `tree/` uses. A tier's file is a real file in a folder of this mount alone, named by
+inode and data version; whoever holds a `TierFile` may read, write and move it, and nobody else touches these folders.
+
+All state here belongs to the trio thread; what may sleep goes to a thread, which gets descriptors, names and buffers,
+never nodes. There are no locks: between two awaits everything is atomic, and a file whose bytes are moving says so
+(`TierFile.moving`), which writers wait for.
+"""
+
+from vfsd.tiers.budget import TierUsage
+from vfsd.tiers.files import TierFiles
+from vfsd.tiers.reading import read_disk, read_memory
+from vfsd.tiers.tierfile import TierFile, TierName
+
+__all__ = ["TierFile", "TierFiles", "TierName", "TierUsage", "read_disk", "read_memory"]

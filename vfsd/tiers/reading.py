@@ -1,0 +1,43 @@
+"""Reading a range of a real file without ever blocking the event loop on a disk.
+
+tmpfs answers at once (and refuses RWF_NOWAIT). Elsewhere the page cache is asked first with RWF_NOWAIT; a short count
+there only says that the rest is not cached, and FUSE would take it for the end of the file, so the rest is read in a
+thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import trio
+
+
+def read_memory(fd: int, offset: int, size: int) -> bytes:
+    """Up to `size` bytes of a tmpfs file; fewer only at its end."""
+    return os.pread(fd, size, offset)
+
+
+async def read_disk(fd: int, offset: int, size: int) -> bytes | memoryview:
+    """Up to `size` bytes of a file on a disk; fewer only at its end. `fd` must stay open meanwhile (pin it)."""
+    buffer = bytearray(size)
+    view = memoryview(buffer)
+    try:
+        got = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        got = 0
+    if got < size:
+        got += await trio.to_thread.run_sync(_read_rest, fd, view[got:], offset + got)
+    return view if got == size else view[:got]
+
+
+def _read_rest(fd: int, out: memoryview, offset: int) -> int:
+    done = 0
+    while done < len(out):
+        got = os.preadv(fd, [out[done:]], offset + done)
+        if got == 0:
+            break
+        done += got
+    return done

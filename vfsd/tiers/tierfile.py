@@ -1,0 +1,72 @@
+"""One file of the RAM or the cache tier: where it is, and what it takes.
+
+Named by inode and data version, never by path, so that rename, link and unlink touch no tier. The object lives as long
+as somebody holds the data; its file on disk goes when the last holder lets go (`TierFiles.discard`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, final
+
+import trio
+
+TierName = Literal["ram", "cache"]
+
+_NAME = re.compile(r"([0-9a-f]+)\.([0-9a-f]+)")
+
+
+def tier_file_name(ino: int, version: int) -> str:
+    """The name of a tier file: inode and version, hexadecimal."""
+    return f"{ino:x}.{version:x}"
+
+
+def parse_tier_file_name(name: str) -> tuple[int, int] | None:
+    """(inode, version) of a tier file's name, or None for a foreign file."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else (int(match[1], 16), int(match[2], 16))
+
+
+@final
+class TierFile:
+    """See the module. `size`, `mtime` and `allocated` are those of the last fstat, taken after every change of ours.
+
+    Attributes
+    ----------
+    clean : bool
+        The bytes exist elsewhere too (store): it may be dropped at any time.
+    moving : trio.Event or None
+        Set while its bytes move to another tier: writers wait for the event, readers go on with the old bytes.
+    changes : int
+        Counts changes of the contents, so that a flush sees whether what it stored is still what is here.
+    """
+
+    __slots__ = (
+        "allocated",
+        "changes",
+        "clean",
+        "discarded",
+        "ino",
+        "moving",
+        "mtime",
+        "size",
+        "tier",
+        "version",
+    )
+
+    def __init__(self, ino: int, version: int, tier: TierName) -> None:
+        self.ino = ino
+        self.version = version
+        self.tier: TierName = tier
+        self.size = 0
+        self.mtime = 0
+        self.allocated = 0
+        self.changes = 0
+        self.clean = False
+        self.discarded = False
+        self.moving: trio.Event | None = None
+
+    @property
+    def name(self) -> str:
+        """Its file name in the tier's folder."""
+        return tier_file_name(self.ino, self.version)

@@ -1,0 +1,226 @@
+"""Attributes: stat, chmod, chown, times, extended attributes, and the figures of the whole tree.
+
+Extended attributes in `user.` are stored; `user.vfsd.tier` and `user.vfsd.location` are answered by the tree itself, say
+where a file's bytes are, and moving a file is done by writing the first.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import trio
+
+from vfsd.store import Kind
+from vfsd.tiers import TierFiles
+from vfsd.tree.contents import Contents
+from vfsd.tree.layers import Layers
+from vfsd.tree.node import Attributes, Node
+
+# Linux's limits for one attribute and for the list of names (include/uapi/linux/limits.h).
+XATTR_NAME_MAX = 255
+XATTR_SIZE_MAX = 65536
+
+TIER_XATTR = b"user.vfsd.tier"
+LOCATION_XATTR = b"user.vfsd.location"
+_OURS = (TIER_XATTR, LOCATION_XATTR)
+
+XATTR_CREATE = 1  # setxattr(2)
+XATTR_REPLACE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What `setattr` is to change; None leaves as it is. Times in ns."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime: int | None = None
+    mtime: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceFigures:
+    """What `statfs` shows, in bytes and files."""
+
+    total: int
+    free: int
+    files: int
+
+
+@final
+class AttributeOperations:
+    """See the module."""
+
+    def __init__(self, layers: Layers, contents: Contents, tiers: TierFiles, *, read_only: bool) -> None:
+        self._layers = layers
+        self._contents = contents
+        self._tiers = tiers
+        self._read_only = read_only
+
+    async def getattr(self, ino: int) -> Attributes:
+        """What `stat` shows."""
+        node = self._layers.node(ino)
+        await self._layers.revalidate_file(node)
+        return node.attributes()
+
+    async def setattr(self, ino: int, changes: Changes) -> Attributes:
+        """Change size, then mode, owner and times; answers what `stat` shows then."""
+        if self._read_only:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        node = self._layers.node(ino)
+        if changes.size is not None:
+            if node.is_directory:
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            await self._contents.truncate(node, changes.size)
+        record = node.record
+        updated = replace(
+            record,
+            mode=record.mode if changes.mode is None else changes.mode & 0o7777,
+            uid=record.uid if changes.uid is None else changes.uid,
+            gid=record.gid if changes.gid is None else changes.gid,
+            atime=record.atime if changes.atime is None else changes.atime,
+            mtime=record.mtime if changes.mtime is None else changes.mtime,
+        )
+        if updated == record:
+            return node.attributes()
+        updated.ctime = time.time_ns()
+        if node.dirty and node.data is not None and (changes.mtime is not None or changes.atime is not None):
+            self._tiers.set_times(node.data, updated.atime, changes.mtime or node.data.mtime)
+        node.record = updated
+        if node.record.nlink > 0:
+            try:
+                with self._layers.journal.change():
+                    self._layers.record(node)
+            except BaseException:
+                node.record = record
+                raise
+        return node.attributes()
+
+    # --- extended attributes
+
+    async def xattrs(self, ino: int) -> dict[bytes, bytes]:
+        """All stored extended attributes."""
+        return await self._stored_xattrs(self._layers.node(ino))
+
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        """One extended attribute; raises ENODATA."""
+        node = self._layers.node(ino)
+        if name == TIER_XATTR and not node.is_directory:
+            return self.tier(node).encode()
+        if name == LOCATION_XATTR and not node.is_directory:
+            return json.dumps(self.location(node), sort_keys=True).encode()
+        if not name.startswith(b"user."):
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        value = (await self._stored_xattrs(node)).get(name)
+        if value is None:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        return value
+
+    async def listxattr(self, ino: int) -> list[bytes]:
+        """Names of the stored extended attributes (ours are answered, but not listed, so that copies leave them)."""
+        return list(await self._stored_xattrs(self._layers.node(ino)))
+
+    async def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
+        """Set an extended attribute in `user.`."""
+        node = self._writable_for_xattr(ino, name)
+        if len(name) > XATTR_NAME_MAX:
+            raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+        if len(value) > XATTR_SIZE_MAX:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        if name == TIER_XATTR:
+            await self._move(node, value)
+            return
+        attributes = dict(await self._stored_xattrs(node))
+        if flags & XATTR_CREATE and name in attributes:
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if flags & XATTR_REPLACE and name not in attributes:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        attributes[name] = value
+        self._put_xattrs(node, attributes)
+
+    async def removexattr(self, ino: int, name: bytes) -> None:
+        """Remove an extended attribute; raises ENODATA."""
+        node = self._writable_for_xattr(ino, name)
+        attributes = dict(await self._stored_xattrs(node))
+        if name not in attributes:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        del attributes[name]
+        self._put_xattrs(node, attributes)
+
+    def _writable_for_xattr(self, ino: int, name: bytes) -> Node:
+        if self._read_only:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        if not name.startswith(b"user."):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        if name == LOCATION_XATTR:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        node = self._layers.node(ino)
+        if not node.record.kind.is_file and not node.is_directory:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # user.* is for files and directories only: xattr(7)
+        return node
+
+    async def _stored_xattrs(self, node: Node) -> dict[bytes, bytes]:
+        if node.own_xattrs:
+            return self._layers.journal.xattrs(node.ino)
+        source, origin = self._layers.source, node.record.origin
+        committed = self._layers.store.catalogue.inode(node.ino)
+        if committed is None:
+            if source is None or origin is None:
+                return {}
+            return await trio.to_thread.run_sync(source.xattrs, origin)
+        return self._layers.store.catalogue.xattrs(node.ino)
+
+    def _put_xattrs(self, node: Node, attributes: dict[bytes, bytes]) -> None:
+        with self._layers.journal.change():
+            node.own_xattrs = True
+            node.record = replace(node.record, ctime=time.time_ns())
+            self._layers.journal.set_xattrs(node.ino, attributes)
+            self._layers.record(node)
+
+    # --- where the bytes are
+
+    def tier(self, node: Node) -> str:
+        """`ram`, `cache`, `source` or `store`: where a read of the file gets its bytes now."""
+        if node.data is not None:
+            return node.data.tier
+        return "source" if node.record.kind is Kind.SOURCE else "store"
+
+    def location(self, node: Node) -> dict[str, Any]:
+        """Where the bytes lie, for programs: the tier; for stored planes array, chunk, offset and codec."""
+        answer: dict[str, Any] = {"tier": self.tier(node), "dirty": node.dirty, "size": node.size()}
+        if node.record.kind in (Kind.PLANES, Kind.PLAIN) and not node.dirty:
+            answer.update(self._layers.store.files.describe(node.record).location())
+        elif node.record.kind is Kind.SOURCE and node.record.origin is not None:
+            answer["origin"] = os.fsdecode(node.record.origin)
+        return answer
+
+    async def _move(self, node: Node, value: bytes) -> None:
+        """`user.vfsd.tier` was written: `cache` moves a RAM file there; the tier where it is already is no error."""
+        wanted = value.decode("ascii", "replace").strip()
+        if wanted == self.tier(node):
+            return
+        if wanted == "cache" and node.dirty and node.data is not None:
+            await self._tiers.move_to_cache(node.data)
+            return
+        if wanted == "ram" and node.record.kind in (Kind.PLANES, Kind.PLAIN) and node.data is None:
+            await self._contents.hydrate(node)
+            return
+        raise OSError(errno.EINVAL if wanted not in ("ram", "cache", "store") else errno.EOPNOTSUPP, "cannot be moved")
+
+    # --- the whole
+
+    def statfs(self) -> SpaceFigures:
+        """Room for new data: what RAM and cache may still take; in all: that and what is held, store included."""
+        usage = self._tiers.usage()
+        free = self._tiers.ram_free_bytes() + self._tiers.cache_free_bytes()
+        held = sum(tier.bytes for tier in usage.values())
+        stored = self._layers.store.usage()
+        files = stored.files + len(self._layers.nodes)
+        return SpaceFigures(total=free + held + stored.bytes, free=free, files=files)

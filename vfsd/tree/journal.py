@@ -1,0 +1,302 @@
+"""The journal: every change of the tree since the last commit of the catalogue, and where dirty bytes are.
+
+One SQLite database in the mount's state folder, which must not lie on a network file system. Each change is recorded
+before it is answered; a killed daemon therefore loses nothing. Against power loss the database is consistent at any time,
+and a change survives once `sync` has returned: one fsync of the write-ahead log, shared by all who wait for it.
+
+Its `inode`, `entry` and `xattr` tables have the catalogue's shapes, and its rows replace the catalogue's rows of the same
+key. A commit of the catalogue merges the rows in and deletes them here.
+
+Touched only by the trio thread, except `_fsync` and the checkpoint, which use nothing but a descriptor and a connection
+of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import trio
+
+from vfsd.errors import UnfitError
+from vfsd.store.catalogue import (
+    ENTRY_COLUMNS,
+    FIRST_FREE_INO,
+    INODE_COLUMNS,
+    XATTR_COLUMNS,
+    InodeRecord,
+    record_from_row,
+    record_values,
+)
+from vfsd.tiers import TierName
+
+# Inode numbers are taken from the database in blocks, so that making a file does not update a counter row each time; a
+# crash skips the rest of a block, and numbers are never reused.
+INO_BLOCK = 1024
+# The log is copied back into the database when it has grown to this, on a thread: an automatic checkpoint would stall one
+# change in a few hundred for milliseconds.
+CHECKPOINT_BYTES = 32 << 20
+SCHEMA_VERSION = 1
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS meta (
+    key   TEXT PRIMARY KEY,       -- next_ino: first number of the next block; store: id of the store it belongs to
+    value BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS inode ({INODE_COLUMNS},
+    tier       TEXT,              -- "ram" or "cache": the bytes are in the tier file <ino>.<version>; NULL: where kind
+                                  -- says. FRESH always has one.
+    own_xattrs INTEGER NOT NULL   -- 1: this journal's xattr rows are all there are; 0: the catalogue's or source's count
+);
+CREATE TABLE IF NOT EXISTS entry ({ENTRY_COLUMNS}) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS entry_of_inode ON entry (ino);
+CREATE TABLE IF NOT EXISTS xattr ({XATTR_COLUMNS}) WITHOUT ROWID;
+"""
+
+_FIELDS = (
+    "ino, kind, mode, uid, gid, nlink, size, atime, mtime, ctime, rdev, origin, opaque, target, location, skeleton, "
+    "digest, version, tier, own_xattrs"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRecord:
+    """A row of the journal's `inode`: the record, and what only the journal knows."""
+
+    record: InodeRecord
+    tier: TierName | None
+    own_xattrs: bool
+
+
+@final
+class Journal:
+    """See the module.
+
+    Example
+    -------
+    >>> with journal.change():                          # doctest: +SKIP
+    ...     journal.put_inode(record, "ram", False)
+    ...     journal.put_entry(parent, b"mask.tif", record.ino)
+    """
+
+    def __init__(self, path: Path, store_id: str) -> None:
+        self.path = path
+        self._depth = 0
+        self._changes = 0
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA wal_autocheckpoint = 0")
+            self._db.executescript(_SCHEMA)
+            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+            if version > SCHEMA_VERSION:
+                raise UnfitError("was written by a newer vfsd", path=path, remedy="Use that newer vfsd")
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            owner = self._meta("store")
+        except sqlite3.Error as error:
+            raise UnfitError(f"the journal cannot be used ({error})", path=path) from error
+        if owner is None:
+            self._set_meta("store", store_id)
+        elif owner != store_id:
+            raise UnfitError("the journal belongs to another store", path=path)
+        self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        self._next_ino = 0
+        self._block_end = 0
+        self._synced = 0
+        self._syncing: trio.Lock = trio.Lock()
+        self._after_sync: list[Callable[[], None]] = []
+        self._sync_folder = True
+
+    def close(self) -> None:
+        """Copy the log back and close; nothing may be pending."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+        os.close(self._wal)
+
+    # --- inode numbers
+
+    def raise_next_ino(self, at_least: int) -> None:
+        """Never give out a number below this one (what the catalogue has given out)."""
+        current = self._meta("next_ino")
+        if current is None or int(current) < at_least:
+            self._set_meta("next_ino", at_least)
+
+    def new_ino(self) -> int:
+        """An inode number that was never given out before."""
+        if self._next_ino >= self._block_end:
+            stored = self._meta("next_ino")
+            self._next_ino = FIRST_FREE_INO if stored is None else int(stored)
+            self._block_end = self._next_ino + INO_BLOCK
+            self._set_meta("next_ino", self._block_end)
+        self._next_ino += 1
+        return self._next_ino - 1
+
+    @property
+    def next_ino(self) -> int:
+        """The first number that was certainly never given out."""
+        stored = self._meta("next_ino")
+        return FIRST_FREE_INO if stored is None else int(stored)
+
+    # --- changing
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        """All that is recorded within happens together, or, after an exception, not at all. May be nested; no awaits within."""
+        if self._depth:
+            yield
+            return
+        self._depth = 1
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+            self._changes += 1
+        except sqlite3.Error as error:
+            raise _as_os_error(error, self.path) from error
+        finally:
+            self._depth = 0
+
+    def put_inode(self, record: InodeRecord, tier: TierName | None, own_xattrs: bool) -> None:
+        """Insert or replace a row."""
+        self._execute(
+            f"INSERT OR REPLACE INTO inode ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (*record_values(record), tier, int(own_xattrs)),
+        )
+
+    def drop_inode(self, ino: int) -> None:
+        """The journal has nothing to say of this inode any more."""
+        self._execute("DELETE FROM inode WHERE ino = ?", (ino,))
+        self._execute("DELETE FROM xattr WHERE ino = ?", (ino,))
+
+    def put_entry(self, parent: int, name: bytes, ino: int) -> None:
+        """Insert or replace an entry; ino 0 is a whiteout."""
+        self._execute("INSERT OR REPLACE INTO entry VALUES (?,?,?)", (parent, name, ino))
+
+    def drop_entry(self, parent: int, name: bytes) -> None:
+        """The journal has nothing to say of this name any more."""
+        self._execute("DELETE FROM entry WHERE parent = ? AND name = ?", (parent, name))
+
+    def drop_entries_of(self, parent: int) -> None:
+        """The journal has nothing to say of any name in this directory any more."""
+        self._execute("DELETE FROM entry WHERE parent = ?", (parent,))
+
+    def set_xattrs(self, ino: int, attributes: dict[bytes, bytes]) -> None:
+        """Replace all extended attributes that the journal has for an inode."""
+        self._execute("DELETE FROM xattr WHERE ino = ?", (ino,))
+        for name, value in attributes.items():
+            self._execute("INSERT INTO xattr VALUES (?,?,?)", (ino, name, value))
+
+    def _execute(self, statement: str, values: tuple[Any, ...]) -> None:
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise _as_os_error(error, self.path) from error
+        if not self._depth:
+            self._changes += 1
+
+    # --- reading
+
+    def inode(self, ino: int) -> JournalRecord | None:
+        """The row of an inode, or None."""
+        row = self._db.execute(f"SELECT {_FIELDS} FROM inode WHERE ino = ?", (ino,)).fetchone()
+        return None if row is None else _journal_record(row)
+
+    def inodes(self) -> list[JournalRecord]:
+        """All rows of `inode`."""
+        return [_journal_record(row) for row in self._db.execute(f"SELECT {_FIELDS} FROM inode ORDER BY ino")]
+
+    def entries(self, parent: int) -> list[tuple[bytes, int]]:
+        """(name, ino) of each row of a directory; ino 0 is a whiteout."""
+        return self._db.execute("SELECT name, ino FROM entry WHERE parent = ?", (parent,)).fetchall()
+
+    def entry(self, parent: int, name: bytes) -> int | None:
+        """The inode number under a name (0: whiteout), or None."""
+        row = self._db.execute("SELECT ino FROM entry WHERE parent = ? AND name = ?", (parent, name)).fetchone()
+        return None if row is None else int(row[0])
+
+    def all_entries(self) -> list[tuple[int, bytes, int]]:
+        """(parent, name, ino) of every row."""
+        return self._db.execute("SELECT parent, name, ino FROM entry ORDER BY parent, name").fetchall()
+
+    def names_of(self, ino: int) -> list[tuple[int, bytes]]:
+        """(parent, name) of each row that leads to an inode."""
+        return self._db.execute("SELECT parent, name FROM entry WHERE ino = ? ORDER BY parent, name", (ino,)).fetchall()
+
+    def xattrs(self, ino: int) -> dict[bytes, bytes]:
+        """The extended attributes that the journal has for an inode."""
+        return dict(self._db.execute("SELECT name, value FROM xattr WHERE ino = ?", (ino,)).fetchall())
+
+    def is_empty(self) -> bool:
+        """Whether nothing is recorded that the catalogue does not know."""
+        row = self._db.execute("SELECT (SELECT count(*) FROM inode) + (SELECT count(*) FROM entry)").fetchone()
+        return int(row[0]) == 0
+
+    # --- durability
+
+    def after_sync(self, action: Callable[[], None]) -> None:
+        """Do this once everything recorded so far is durable (used to delete files that no row names any more)."""
+        self._after_sync.append(action)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something waits for the next `sync`."""
+        return bool(self._after_sync)
+
+    async def sync(self) -> None:
+        """Everything recorded before the call survives power loss when this returns."""
+        wanted = self._changes
+        async with self._syncing:
+            if self._synced < wanted:
+                covered = self._changes
+                await trio.to_thread.run_sync(self._fsync)
+                self._synced = covered
+            actions, self._after_sync = self._after_sync, []
+        for action in actions:
+            action()
+        if os.fstat(self._wal).st_size > CHECKPOINT_BYTES:
+            await trio.to_thread.run_sync(self._checkpoint)
+
+    def _fsync(self) -> None:
+        if self._sync_folder:  # once: the database file, and the names of both files
+            for name in (self.path, self.path.parent):
+                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+            self._sync_folder = False
+        os.fsync(self._wal)
+
+    def _checkpoint(self) -> None:
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+            db.execute("PRAGMA wal_checkpoint(RESTART)")
+
+    def _meta(self, key: str) -> Any:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def _set_meta(self, key: str, value: int | str) -> None:
+        self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def _journal_record(row: tuple[Any, ...]) -> JournalRecord:
+    return JournalRecord(record_from_row(row), row[18], bool(row[19]))
+
+
+def _as_os_error(error: sqlite3.Error, path: Path) -> OSError:
+    """A journal that cannot be written is an I/O error of the operation that wanted it, ENOSPC on a full disk."""
+
+    number = errno.ENOSPC if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL" else errno.EIO
+    return OSError(number, f"the journal cannot be written ({error})", os.fspath(path))

@@ -1,0 +1,161 @@
+"""Nodes of the tree in memory: one object an inode, and what a transport may see of it.
+
+A node is its record (attributes, and where committed bytes are) plus what only a running mount knows: the tier file that
+holds newer or hydrated bytes, who has it open, and for a directory the names below it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import trio
+
+from vfsd.store import InodeRecord, Kind
+from vfsd.store.catalogue import format_of_kind
+from vfsd.tiers import TierFile
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What `stat` shows; times in ns, size in bytes.
+
+    `stable` says that only this mount can change what is seen, so that a kernel may cache it for long; otherwise the
+    source may change underneath, and it may be cached for seconds.
+    """
+
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blocks: int
+    atime: int
+    mtime: int
+    ctime: int
+    stable: bool
+
+
+@final
+class Node:
+    """See the module.
+
+    Attributes
+    ----------
+    record : InodeRecord
+        Attributes; for a file whose bytes are in `data` its size and mtime follow the tier file.
+    data : TierFile or None
+        Bytes in a tier: dirty (`data.clean` is False: newer than anything committed) or hydrated.
+    recorded : bool
+        The journal has a row for it.
+    parent, name :
+        The way up from here; for a file with several links the one that was looked up last. None for the root and
+        for a node that has no name any more.
+    lookups, opens, writers : int
+        References of the kernel; open handles, and those of them that can write.
+    from_source : bool
+        No layer above the source knows it: attributes are the source's own and follow it.
+    checked : float
+        When its source was last looked at (trio time); for a directory, its listing.
+    """
+
+    __slots__ = (
+        "allocated",
+        "checked",
+        "children",
+        "data",
+        "from_source",
+        "gate",
+        "lookups",
+        "name",
+        "opens",
+        "own_xattrs",
+        "parent",
+        "record",
+        "recorded",
+        "source_mtime",
+        "source_names",
+        "writers",
+    )
+
+    def __init__(self, record: InodeRecord) -> None:
+        self.record = record
+        self.data: TierFile | None = None
+        self.recorded = False
+        self.own_xattrs = False
+        self.from_source = False
+        self.parent: Node | None = None
+        self.name = b""
+        self.lookups = 0
+        self.opens = 0
+        self.writers = 0
+        self.checked = 0.0
+        self.allocated = 0
+        self.gate: trio.Lock | None = None
+        self.children: dict[bytes, Node] | None = None
+        self.source_names: frozenset[bytes] = frozenset()
+        self.source_mtime = 0
+
+    @property
+    def ino(self) -> int:
+        """Its inode number."""
+        return self.record.ino
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return self.record.kind is Kind.DIRECTORY
+
+    @property
+    def dirty(self) -> bool:
+        """Whether a tier holds bytes of it that exist nowhere else."""
+        return self.data is not None and not self.data.clean
+
+    @property
+    def mode(self) -> int:
+        """`st_mode`: format and permission bits."""
+        return format_of_kind(self.record.kind) | self.record.mode
+
+    def size(self) -> int:
+        """Its size in bytes, wherever the bytes are."""
+        return self.data.size if self.dirty and self.data is not None else self.record.size
+
+    def mtime(self) -> int:
+        """Its modification time in ns."""
+        return self.data.mtime if self.dirty and self.data is not None else self.record.mtime
+
+    def attributes(self) -> Attributes:
+        """What `stat` shows now."""
+        record = self.record
+        size, mtime = self.size(), self.mtime()
+        if self.dirty and self.data is not None:
+            blocks = self.data.allocated // 512
+        elif self.from_source:
+            blocks = self.allocated
+        else:
+            blocks = -(-size // 512)
+        return Attributes(
+            ino=record.ino,
+            mode=self.mode,
+            nlink=record.nlink,
+            uid=record.uid,
+            gid=record.gid,
+            rdev=record.rdev,
+            size=4096 if self.is_directory and size == 0 else size,
+            blocks=blocks,
+            atime=record.atime,
+            mtime=mtime,
+            ctime=max(record.ctime, mtime) if self.dirty else record.ctime,
+            stable=not self.from_source and record.kind is not Kind.SOURCE,
+        )
+
+    def path(self) -> bytes:
+        """Its path from the root, for messages and for placing it in the store; b"" is the root."""
+        parts = []
+        node: Node | None = self
+        while node is not None and node.parent is not None:
+            parts.append(node.name)
+            node = node.parent
+        return b"/".join(reversed(parts))

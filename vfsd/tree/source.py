@@ -1,0 +1,145 @@
+"""The source directory, read only: held by a descriptor, so that it may be moved or mounted over.
+
+Every call may sleep on a slow disk or network: the tree calls them in threads. Nothing here opens for writing, follows a
+symbolic link at the end of a path, or changes an access time where the kernel lets us avoid it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import xxhash
+
+from vfsd.store.catalogue import ROOT_INO, SOURCE_INO_BASE, InodeRecord, Kind, kind_of_mode
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """One name in a source directory: its attributes, and where a symbolic link points."""
+
+    name: bytes
+    found: os.stat_result
+    target: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceListing:
+    """A source directory as it was read: its entries, and its mtime from before they were read (ns)."""
+
+    entries: tuple[SourceEntry, ...]
+    mtime: int
+
+
+def source_ino(path: bytes, found: os.stat_result) -> int:
+    """The inode number of a source object: from its path, so that it stays when the plate is copied elsewhere.
+
+    Objects with several hard links get it from device and inode instead, so that all their names are one node.
+    """
+    if path == b"":
+        return ROOT_INO
+    several = found.st_nlink > 1 and kind_of_mode(found.st_mode) is not Kind.DIRECTORY
+    identity = b"\0%d:%d" % (found.st_dev, found.st_ino) if several else path  # no path has a NUL
+    return SOURCE_INO_BASE | (xxhash.xxh3_64_intdigest(identity) & (SOURCE_INO_BASE - 1))
+
+
+def record_of_source(path: bytes, found: os.stat_result, target: bytes | None) -> InodeRecord:
+    """The record of an object that only the source knows."""
+    return InodeRecord(
+        ino=source_ino(path, found),
+        kind=kind_of_mode(found.st_mode),
+        mode=found.st_mode & 0o7777,
+        uid=found.st_uid,
+        gid=found.st_gid,
+        nlink=found.st_nlink,
+        size=found.st_size,
+        atime=found.st_atime_ns,
+        mtime=found.st_mtime_ns,
+        ctime=found.st_ctime_ns,
+        rdev=found.st_rdev,
+        origin=path,
+        target=target,
+    )
+
+
+@final
+class Source:
+    """See the module. Paths are relative to the root, without a leading slash; b"" is the root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        os.close(self._fd)
+
+    def stat(self, path: bytes) -> os.stat_result:
+        """`lstat` of an object."""
+        if path == b"":
+            return os.fstat(self._fd)
+        return os.stat(path, dir_fd=self._fd, follow_symlinks=False)
+
+    def entry(self, path: bytes) -> SourceEntry:
+        """One object with all that a listing would say of it."""
+        found = self.stat(path)
+        target = self._target(path) if kind_of_mode(found.st_mode) is Kind.SYMLINK else None
+        return SourceEntry(path.rpartition(b"/")[2], found, target)
+
+    def listing(self, path: bytes) -> SourceListing:
+        """Everything in a directory; a name that vanishes meanwhile is left out."""
+        fd = os.open(path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            mtime = os.fstat(fd).st_mtime_ns
+            prefix = path + b"/" if path else b""
+            entries = []
+            with os.scandir(fd) as scan:
+                for item in scan:
+                    name = os.fsencode(item.name)
+                    with contextlib.suppress(FileNotFoundError):
+                        found = item.stat(follow_symlinks=False)
+                        target = self._target(prefix + name) if item.is_symlink() else None
+                        entries.append(SourceEntry(name, found, target))
+        finally:
+            os.close(fd)
+        return SourceListing(tuple(entries), mtime)
+
+    def open(self, path: bytes) -> int:
+        """A descriptor for reading a regular file; raises ESTALE when it is something else by now."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            fd = os.open(path, flags | os.O_NOATIME, dir_fd=self._fd)
+        except PermissionError:  # O_NOATIME is for owners only
+            fd = os.open(path, flags, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OSError(errno.ESTALE, "became a symbolic link", path) from error
+            raise
+        if kind_of_mode(os.fstat(fd).st_mode) is not Kind.SOURCE:
+            os.close(fd)
+            raise OSError(errno.ESTALE, "is no regular file any more", path)
+        return fd
+
+    def xattrs(self, path: bytes) -> dict[bytes, bytes]:
+        """The `user.` attributes of a file or directory; none where they cannot be read."""
+        attributes: dict[bytes, bytes] = {}
+        try:
+            fd = os.open(path or b".", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._fd)
+        except OSError:
+            return attributes
+        try:
+            for name in os.listxattr(fd):
+                if name.startswith("user."):
+                    attributes[os.fsencode(name)] = os.getxattr(fd, name)
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+        return attributes
+
+    def _target(self, path: bytes) -> bytes:
+        return os.readlink(path, dir_fd=self._fd)
