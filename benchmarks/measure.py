@@ -165,9 +165,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--quick", action="store_true", help="a small run that only shows that it runs")
     options.add_argument("--rounds", type=int, help="how often each contestant runs")
-    options.add_argument(
-        "--work", type=Path, help="folder for the data (default: the system's temporary one)"
-    )
+    options.add_argument("--work", type=Path, help="folder for the data (default: the system's temporary one)")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     return options
 

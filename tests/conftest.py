@@ -21,7 +21,7 @@ import pytest
 # pytest would not find it by itself.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from blackbox.daemons import DONE, Mount, Mounted, Plate, Vfsd, mount_plate, unmount_with
+from blackbox.daemons import DONE, Mount, Mounted, Plate, Vfsd, mount_plate, mounted_at, unmount_with
 from blackbox.trees import Tree, assert_same_tree, read_tree
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -106,11 +106,11 @@ def mounted(tmp_path: Path, vfsd: Vfsd, transport: str) -> Iterator[Mounted]:
     sources: dict[Path, Tree] = {}
 
     @contextmanager
-    def mount(
-        source: Path, *options: str | Path, at: Path | None = None, store: Path | None = None
-    ) -> Iterator[Mount]:
+    def mount(source: Path, *options: str | Path, at: Path | None = None, store: Path | None = None) -> Iterator[Mount]:
         mountpoint = at or tmp_path / "mnt"
-        mountpoint.mkdir(exist_ok=True)
+        # A dead mount is there, and nobody can ask it whether it is a folder.
+        if mounted_at(mountpoint) is None:
+            mountpoint.mkdir(exist_ok=True)
         if not (source / "vfs.json").exists() and source not in sources:
             sources[source] = read_tree(source)
         try:

@@ -50,9 +50,7 @@ def build_source(folder: Path) -> Path:
     (folder / "data" / "deep" / "four.bin").write_bytes(some_bytes(70_000, 7))
     (folder / "data" / "deep" / "deeper" / "five.bin").write_bytes(some_bytes(5_000, 8))
     for number in range(4):
-        (folder / "images" / f"field_{number}.tif").write_bytes(
-            simple_tiff(noisy_picture((64, 96), seed=number))
-        )
+        (folder / "images" / f"field_{number}.tif").write_bytes(simple_tiff(noisy_picture((64, 96), seed=number)))
     (folder / "link").symlink_to("data/one.bin")
     (folder / "script.sh").write_text("#!/bin/sh\n")
     (folder / "script.sh").chmod(0o755)

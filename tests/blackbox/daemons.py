@@ -280,9 +280,7 @@ def mount_plate(
     """
     where = [] if store is None else ["--store", store]
     vfsd.expect(DONE, "mount", source, mountpoint, *where, *options)
-    assert mounted_at(mountpoint) is not None, (
-        f"{mountpoint}: `vfsd mount` returned before the mount was there"
-    )
+    assert mounted_at(mountpoint) is not None, f"{mountpoint}: `vfsd mount` returned before the mount was there"
     status = vfsd.expect(DONE, "status", mountpoint, "--json").json()
     pid = int(status["pid"])
     alone = (source / "vfs.json").is_file()

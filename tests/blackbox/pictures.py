@@ -25,9 +25,7 @@ HUGE = 2_000_000_000
 """Pixels along each side that nobody can hold in memory; within a LONG."""
 
 
-def noisy_picture(
-    shape: tuple[int, ...], dtype: Any = "uint16", *, seed: int = 0
-) -> np.ndarray[Any, np.dtype[Any]]:
+def noisy_picture(shape: tuple[int, ...], dtype: Any = "uint16", *, seed: int = 0) -> np.ndarray[Any, np.dtype[Any]]:
     """Camera-like noise on an offset: compresses as real pictures do, each seed its own."""
     random = np.random.default_rng(seed)
     kind = np.dtype(dtype)
@@ -105,9 +103,7 @@ def simple_tiff(picture: np.ndarray[Any, np.dtype[np.uint16]]) -> bytes:
     return b"II*\0" + struct.pack("<I", at) + pixels + directory_bytes(tags, at)
 
 
-def tiff_around(
-    tags: list[tuple[int, int, list[int]]], pixels: bytes, *, following: int | None = None
-) -> bytes:
+def tiff_around(tags: list[tuple[int, int, list[int]]], pixels: bytes, *, following: int | None = None) -> bytes:
     """A TIFF with these tags; `following` is the next directory's offset, by default none."""
     at = HEADER_SIZE + len(pixels)
     return b"II*\0" + struct.pack("<I", at) + pixels + directory_bytes(tags, at, following or 0)
@@ -143,9 +139,7 @@ def hostile_tiffs() -> dict[str, bytes]:
         ),
         "strip_count_wrong": tiff_around(plain_tags(48, 32, [8], [count // 3]), pixels),
         "two_billion_square": tiff_around(plain_tags(HUGE, HUGE, [8], [count]), pixels),
-        "two_billion_square_deflate": tiff_around(
-            plain_tags(HUGE, HUGE, [8], [count], compression=8), pixels
-        ),
+        "two_billion_square_deflate": tiff_around(plain_tags(HUGE, HUGE, [8], [count], compression=8), pixels),
         "two_billion_square_lzw": tiff_around(plain_tags(HUGE, HUGE, [8], [count], compression=5), pixels),
         "no_pixels_at_all": tiff_around(plain_tags(0, 0, [8], [0]), pixels),
         "no_strips": tiff_around(plain_tags(48, 32, [8], [count])[:5], pixels),

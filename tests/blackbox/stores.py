@@ -202,9 +202,7 @@ def assert_napari_shows(plate: StoredPlate) -> None:
             height, width = pixels.shape[-2:]
             top, left = plate.rows.index(row) * height, plate.columns.index(column) * width
             tile = np.asarray(mosaic[..., top : top + height, left : left + width])
-            assert np.array_equal(tile, pixels), (
-                f"{plate.folder}: napari shows other pixels in {row}/{column}"
-            )
+            assert np.array_equal(tile, pixels), f"{plate.folder}: napari shows other pixels in {row}/{column}"
 
 
 def receipts(store: Path) -> list[Any]:

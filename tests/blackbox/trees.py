@@ -65,7 +65,7 @@ def read_entry(path: Path) -> Entry:
         mtime_ns=status.st_mtime_ns,
         links=1 if kind == "directory" else status.st_nlink,
         digest=digest_file(path) if kind == "file" else None,
-        target=os.fsencode(os.readlink(path)) if kind == "symlink" else None,  # noqa: PTH115 - Path tidies it
+        target=os.fsencode(os.readlink(path)) if kind == "symlink" else None,
     )
 
 
@@ -132,6 +132,4 @@ def assert_same_tree(actual: Tree, expected: Tree, where: str, *, ignore: Collec
     if lines:
         more = len(lines) - SHOWN_DIFFERENCES
         shown = [*lines[:SHOWN_DIFFERENCES], *([f"... and {more} more"] if more > 0 else [])]
-        raise AssertionError(
-            f"{where}: {len(lines)} of {len(expected)} paths differ\n  " + "\n  ".join(shown)
-        )
+        raise AssertionError(f"{where}: {len(lines)} of {len(expected)} paths differ\n  " + "\n  ".join(shown))

@@ -218,12 +218,8 @@ def test_find_and_ls(plate: Plate, mounted: Mounted) -> None:
     with mounted(source) as mount:
         for below in (source, mount.path):
             assert run("find", ".", "-ls", cwd=below)
-        on_source = sorted(
-            line for line in run("find", ".", *look, cwd=source).splitlines() if line[0] == "f"
-        )
-        on_mount = sorted(
-            line for line in run("find", ".", *look, cwd=mount.path).splitlines() if line[0] == "f"
-        )
+        on_source = sorted(line for line in run("find", ".", *look, cwd=source).splitlines() if line[0] == "f")
+        on_mount = sorted(line for line in run("find", ".", *look, cwd=mount.path).splitlines() if line[0] == "f")
         assert on_mount == on_source
         assert run("ls", "-1R", cwd=mount.path) == run("ls", "-1R", cwd=source)
         assert int(run("du", "-sb", "--apparent-size", mount.path).split()[0]) > 0
@@ -292,9 +288,7 @@ def test_sqlite_keeps_its_promises_on_the_mount(mounted: Mounted, tmp_path: Path
         database.execute("create table cell (number integer primary key, area real)")
         for start in range(0, 2000, 500):
             with database:
-                database.executemany(
-                    "insert into cell values (?, ?)", [(n, n / 3) for n in range(start, start + 500)]
-                )
+                database.executemany("insert into cell values (?, ?)", [(n, n / 3) for n in range(start, start + 500)])
         database.close()
         mount.umount()
     with mounted(mount.store) as alone:

@@ -113,16 +113,12 @@ def test_damaged_metadata_of_a_plate(plate: Plate, mounted: Mounted, vfsd: Vfsd)
         again = mount.path / "again"
         shutil.copytree(source, again)
         for number, path in enumerate(sorted(again.rglob("*.HTD"))):
-            path.write_bytes(
-                [b"", b"\0" * 5000, b'"XWells", 999999999\r\n', bytes(range(256)) * 9][number % 4]
-            )
+            path.write_bytes([b"", b"\0" * 5000, b'"XWells", 999999999\r\n', bytes(range(256)) * 9][number % 4])
         live = read_tree(mount.path)
         mount.umount()
     vfsd.expect(DONE, "verify", mount.store)
     with mounted(mount.store) as alone:
-        assert_same_tree(
-            part_of(read_tree(alone.path), b"again"), part_of(live, b"again"), "the mounted store"
-        )
+        assert_same_tree(part_of(read_tree(alone.path), b"again"), part_of(live, b"again"), "the mounted store")
 
 
 @pytest.mark.parametrize("where", ["source", "mount"])
@@ -176,17 +172,13 @@ def test_odd_names_of_plates_and_stacks(empty_source: Path, mounted: Mounted, vf
     validate_groups(mount.store)
 
 
-def test_plate_with_other_shapes_and_types_among_its_images(
-    empty_source: Path, mounted: Mounted, vfsd: Vfsd
-) -> None:
+def test_plate_with_other_shapes_and_types_among_its_images(empty_source: Path, mounted: Mounted, vfsd: Vfsd) -> None:
     with mounted(empty_source) as mount:
         folder = plate_of(mount.path / "again")
         write_tiff(folder / "plate_E01_s1_w1.TIF", noisy_picture((16, 24), seed=50))
         write_tiff(folder / "plate_E02_s1_w1.TIF", noisy_picture((32, 48), "uint8", seed=51))
         write_tiff(folder / "plate_E03_s1_w1.TIF", noisy_picture((32, 48), "float32", seed=52))
-        write_tiff(
-            folder / "plate_E04_s1_w1.TIF", noisy_picture((32, 48, 3), "uint8", seed=53), photometric="rgb"
-        )
+        write_tiff(folder / "plate_E04_s1_w1.TIF", noisy_picture((32, 48, 3), "uint8", seed=53), photometric="rgb")
         write_tiff(folder / "plate_E05_s1_w1.TIF", noisy_picture((5, 32, 48), seed=54))
         write_tiff(folder / "plate_E06_s1_w1.TIF", noisy_picture((32, 48), seed=55), byteorder=">")
         expected = export_planes(folder, projection=False)
@@ -214,9 +206,7 @@ def test_two_files_for_one_position(empty_source: Path, mounted: Mounted, vfsd: 
         (folder / "plate_A01_s1_w1.tif").write_bytes(simple_tiff(noisy_picture((32, 48), seed=90)))
         (folder / "plate_A1_s01_w01.tiff").write_bytes(simple_tiff(noisy_picture((32, 48), seed=91)))
         (folder / "TimePoint_1").mkdir()
-        (folder / "TimePoint_1" / "plate_A01_s1_w1.TIF").write_bytes(
-            simple_tiff(noisy_picture((32, 48), seed=92))
-        )
+        (folder / "TimePoint_1" / "plate_A01_s1_w1.TIF").write_bytes(simple_tiff(noisy_picture((32, 48), seed=92)))
         live = read_tree(mount.path)
         mount.umount()
     keep(mounted, empty_source, vfsd, live, mount.store, alone=True)

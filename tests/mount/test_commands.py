@@ -59,9 +59,7 @@ def test_mount_in_the_foreground_stays_and_flushes_when_interrupted(
     source = plate()
     process = vfsd.start("mount", source, mountpoint, "--foreground", "--transport", transport)
     try:
-        wait_until(
-            lambda: mounted_at(mountpoint) is not None or process.poll() is not None, "the mount is there"
-        )
+        wait_until(lambda: mounted_at(mountpoint) is not None or process.poll() is not None, "the mount is there")
         assert process.poll() is None, process.communicate()
         (mountpoint / "new.txt").write_text("written\n")
         process.send_signal(signal.SIGTERM)
@@ -87,9 +85,7 @@ def test_mounting_over_the_source_itself(plate: Plate, mounted: Mounted, vfsd: V
     assert (mount.store / "files" / "new.txt").read_text() == "only in the overlay\n"
 
 
-def test_status_tells_scripts_what_they_need(
-    plate: Plate, mounted: Mounted, transport: str, vfsd: Vfsd
-) -> None:
+def test_status_tells_scripts_what_they_need(plate: Plate, mounted: Mounted, transport: str, vfsd: Vfsd) -> None:
     source = plate()
     with mounted(source, "--ram", "64MiB", "--cache-size", "128MiB") as mount:
         (mount.path / "new.bin").write_bytes(bytes(MIB))
@@ -205,9 +201,7 @@ def test_interrupted_convert_says_so(tmp_path: Path, vfsd: Vfsd) -> None:
     vfsd.expect(DONE, "convert", source, store)
     vfsd.expect(DONE, "verify", store)
     (stored,) = stored_plates(store)
-    assert len(stored.images) == len(
-        {p.field + p.row + p.column for p in export_planes(source, projection=False)}
-    )
+    assert len(stored.images) == len({p.field + p.row + p.column for p in export_planes(source, projection=False)})
 
 
 def test_two_plates_at_once(plate: Plate, mounted: Mounted, tmp_path: Path, vfsd: Vfsd) -> None:

@@ -65,9 +65,7 @@ def test_converted_plate_comes_back(name: str, plate: Plate, vfsd: Vfsd, tmp_pat
 
 @pytest.mark.fuse
 @pytest.mark.parametrize("name", PLATES)
-def test_ingested_plate_comes_back(
-    name: str, plate: Plate, mounted: Mounted, vfsd: Vfsd, tmp_path: Path
-) -> None:
+def test_ingested_plate_comes_back(name: str, plate: Plate, mounted: Mounted, vfsd: Vfsd, tmp_path: Path) -> None:
     source = plate(name)
     before = read_tree(source)
     with mounted(source, "--ingest") as mount:
@@ -175,8 +173,7 @@ def test_same_seed_same_demo_plate(vfsd: Vfsd, tmp_path: Path) -> None:
     first, second = files_of(read_tree(tmp_path / "one")), files_of(read_tree(tmp_path / "two"))
     # Only the folder's own name may stand in names of files.
     digests = [
-        [entry.digest for path, entry in sorted(tree.items()) if path.endswith(b".TIF")]
-        for tree in (first, second)
+        [entry.digest for path, entry in sorted(tree.items()) if path.endswith(b".TIF")] for tree in (first, second)
     ]
     assert digests[0] == digests[1]
     assert len(digests[0]) == 2 * 1 * 2 * 2

@@ -83,9 +83,7 @@ def test_store_cannot_be_made(plate: Plate, tmp_path: Path, mountpoint: Path, vf
     assert mounted_at(mountpoint) is None
 
 
-def test_folder_with_other_things_is_no_store(
-    plate: Plate, tmp_path: Path, mountpoint: Path, vfsd: Vfsd
-) -> None:
+def test_folder_with_other_things_is_no_store(plate: Plate, tmp_path: Path, mountpoint: Path, vfsd: Vfsd) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
     before = read_tree(tmp_path / "mine")
@@ -113,12 +111,8 @@ def test_store_of_a_newer_version(plate: Plate, tmp_path: Path, mountpoint: Path
     assert_same_tree(read_tree(store), before, "the newer store")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"format": "other", "version": 1}', '{"format": "vfsd-store"}']
-)
-def test_store_with_a_broken_header(
-    text: str, plate: Plate, tmp_path: Path, mountpoint: Path, vfsd: Vfsd
-) -> None:
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "other", "version": 1}', '{"format": "vfsd-store"}'])
+def test_store_with_a_broken_header(text: str, plate: Plate, tmp_path: Path, mountpoint: Path, vfsd: Vfsd) -> None:
     store = tmp_path / "kept.vfs"
     vfsd.expect(DONE, "convert", plate(), store)
     (store / "vfs.json").write_text(text)

@@ -189,9 +189,7 @@ def test_absent_plane_stays_absent(plate: Plate, mounted: Mounted) -> None:
             (mount.path / "again" / path.relative_to(source)).unlink()
         mount.umount()
     (stored,) = stored_plates(mount.store)
-    assert_plate_holds(
-        stored, {position: plane for position, plane in planes.items() if position not in lost}
-    )
+    assert_plate_holds(stored, {position: plane for position, plane in planes.items() if position not in lost})
     assert_napari_shows(stored)
     validate_groups(mount.store)
 
@@ -200,9 +198,7 @@ def test_equal_tiffs_become_one_stack(tmp_path: Path, mounted: Mounted, vfsd: Vf
     source = tmp_path / "results"
     source.mkdir()
     pictures = {f"picture {number:02}.tif": noisy_picture((200, 300), seed=number) for number in range(24)}
-    colours = {
-        f"colour_{number:02}.tif": noisy_picture((160, 160, 3), "uint8", seed=number) for number in range(18)
-    }
+    colours = {f"colour_{number:02}.tif": noisy_picture((160, 160, 3), "uint8", seed=number) for number in range(18)}
     with mounted(source) as mount:
         (mount.path / "day 1").mkdir()
         for name, picture in pictures.items():

@@ -61,9 +61,7 @@ def test_damaged_plain_file_is_found_and_refused(plate: Plate, mounted: Mounted,
         assert (alone.path / "bad.bin").stat().st_size == 100_000
 
 
-def test_damaged_planes_are_found_and_refused(
-    plate: Plate, vfsd: Vfsd, mounted: Mounted, tmp_path: Path
-) -> None:
+def test_damaged_planes_are_found_and_refused(plate: Plate, vfsd: Vfsd, mounted: Mounted, tmp_path: Path) -> None:
     source, store = plate(), tmp_path / "kept.vfs"
     vfsd.expect(DONE, "convert", source, store)
     shard = largest_file(store / "images")
@@ -91,9 +89,7 @@ def test_damaged_planes_are_found_and_refused(
     assert all(entry == whole[path] for path, entry in left.items())
 
 
-def test_missing_shard_costs_only_its_files(
-    plate: Plate, vfsd: Vfsd, mounted: Mounted, tmp_path: Path
-) -> None:
+def test_missing_shard_costs_only_its_files(plate: Plate, vfsd: Vfsd, mounted: Mounted, tmp_path: Path) -> None:
     source, store = plate(), tmp_path / "kept.vfs"
     vfsd.expect(DONE, "convert", source, store)
     largest_file(store / "images").unlink()
@@ -107,9 +103,7 @@ def test_missing_shard_costs_only_its_files(
     assert all(digests[path] == digest_file(path) for path in readable)
 
 
-def test_changes_of_stored_files_reach_the_store(
-    plate: Plate, vfsd: Vfsd, mounted: Mounted, tmp_path: Path
-) -> None:
+def test_changes_of_stored_files_reach_the_store(plate: Plate, vfsd: Vfsd, mounted: Mounted, tmp_path: Path) -> None:
     source, store = plate(), tmp_path / "kept.vfs"
     vfsd.expect(DONE, "convert", source, store)
     images = sorted(p.relative_to(source) for p in source.rglob("*_s1_w*.TIF"))

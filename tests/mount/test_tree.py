@@ -99,9 +99,7 @@ def test_an_ingested_store_alone_shows_what_every_act_left(stage: Path, mounted:
         assert own_attributes(alone.path) == attributes
 
 
-def test_every_act_works_on_stored_files_too(
-    stage: Path, mounted: Mounted, vfsd: Vfsd, tmp_path: Path
-) -> None:
+def test_every_act_works_on_stored_files_too(stage: Path, mounted: Mounted, vfsd: Vfsd, tmp_path: Path) -> None:
     """Where every file comes from the store; the next flush makes the store agree."""
     local = tmp_path / "local"
     subprocess.run(["cp", "-a", stage, local], check=True)

@@ -167,7 +167,7 @@ class _Flush:
 
     async def _analyse(self, items: dict[int, Item], kept: dict[int, KeptFile]) -> None:
         def look(item: Item) -> None:
-            item.analyse(decode=True)
+            item.analyse()
 
         problems = await each(list(items.values()), look)
         for item, problem in problems:

@@ -17,7 +17,7 @@ import numpy as np
 import xxhash
 
 from vfsd.images import NotRebuildable, TiffLayout, analyse_tiff
-from vfsd.images.decode import UndecodableImage, decode_tiff
+from vfsd.images.decode import UndecodableImage, declared_planes
 from vfsd.store import InodeRecord
 from vfsd.store.stored import StoredFile
 
@@ -92,8 +92,8 @@ class Item:
         finally:
             os.close(fd)
 
-    def analyse(self, *, decode: bool) -> None:
-        """Find out whether the file is a TIFF whose planes can be stored apart; with `decode` look into compressed ones.
+    def analyse(self) -> None:
+        """Find out whether the file is a TIFF whose planes can be stored apart, or at least shown.
 
         Raises
         ------
@@ -110,17 +110,16 @@ class Item:
                 self.layout = analyse_tiff(fd)
             except NotRebuildable as problem:
                 self.reason = problem.reason
-                if decode:
-                    self._look_into(fd)
+                self._look_into(fd)
 
     def _look_into(self, fd: int) -> None:
-        """Height, width and dtype of a compressed file of one plane, so that a plate can show it."""
+        """Height, width and dtype of a compressed file of one plane, so that a plate can show it; decodes nothing yet."""
         try:
-            planes = decode_tiff(fd, max_bytes=DECODED_MOST)
-        except UndecodableImage as problem:
-            self.notes.append(problem.reason)
+            planes = declared_planes(fd, DECODED_MOST)
+        except (NotRebuildable, UndecodableImage) as problem:
+            self.notes.append(str(problem))
             return
-        if len(planes) == 1 and planes[0].ndim == 2:
+        if len(planes) == 1 and len(planes[0].shape) == 2:
             height, width = planes[0].shape
             self.decoded = (height, width, planes[0].dtype.name)
 

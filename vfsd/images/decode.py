@@ -33,7 +33,7 @@ from vfsd.images.tags import (
     compression_name,
 )
 
-__all__ = ["UndecodableImage", "decode_tiff"]
+__all__ = ["DeclaredPlane", "UndecodableImage", "declared_planes", "decode_tiff"]
 
 MAX_BYTES: Final = 2 * 1024**3
 """Default limit of what one file decodes to: larger ones are whole-slide scans, not planes of a plate."""
@@ -87,7 +87,7 @@ def decode_tiff(source: int | str | bytes | Path, *, max_bytes: int = MAX_BYTES)
     """
     fd = source if isinstance(source, int) else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return decode_planes(fd, _declared_planes(fd, max_bytes))
+        return decode_planes(fd, declared_planes(fd, max_bytes))
     except NotRebuildable as problem:
         raise UndecodableImage(problem.reason) from None
     finally:
@@ -95,8 +95,14 @@ def decode_tiff(source: int | str | bytes | Path, *, max_bytes: int = MAX_BYTES)
             os.close(fd)
 
 
-def _declared_planes(fd: int, max_bytes: int) -> list[DeclaredPlane]:
-    """What the directories declare, after everything that bounds memory and time was checked."""
+def declared_planes(fd: int, max_bytes: int) -> list[DeclaredPlane]:
+    """What the directories declare, after everything that bounds memory and time was checked; decodes nothing.
+
+    Raises
+    ------
+    NotRebuildable, UndecodableImage
+        `decode_tiff` would refuse the file.
+    """
     file = OpenTiff(fd)
     planes: list[DeclaredPlane] = []
     decoded = stored = strips = 0
