@@ -1,0 +1,50 @@
+# make demo, make test: each works as the only command on a fresh Debian machine; they install what is missing first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+
+# What pyfuse3 is built with (it has no wheels), and what mounts; then what only the tests use.
+PACKAGES := libfuse3-dev fuse3 pkg-config gcc libc6-dev python3-dev python3-venv attr imagej rsync strace xauth xvfb
+
+.PHONY: setup demo test lint unit bench clean
+
+setup: $(VENV)/.ready
+
+# Asks the package manager only for what is not there, so that the second time costs nothing.
+$(VENV)/.system: Makefile
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  if ! command -v apt-get >/dev/null; then echo "Please install by hand: $$missing" >&2; exit 1; fi; \
+	  root=; [ "$$(id -u)" = 0 ] || root=sudo; \
+	  echo "Installing: $$missing"; \
+	  $$root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vfsd needs Python 3.11 or newer; say which: make PYTHON=python3.12" >&2; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.system pyproject.toml constraints.txt $(wildcard vfsd/codec/*.c vfsd/codec/*.h)
+	@echo "Installing vfsd and what it needs into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+demo: setup
+	@PATH="$(BIN):$$PATH" docs/demo/run.sh
+
+test: lint
+	@$(BIN)/python -m pytest -q
+
+unit: setup
+	@$(BIN)/python -m pytest -q tests/unit
+
+lint: setup
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+	@if [ -f ../shared/tools/house.py ]; then $(BIN)/python ../shared/tools/house.py .; fi
+
+bench: setup
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
