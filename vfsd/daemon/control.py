@@ -17,6 +17,7 @@ import math
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import trio
@@ -27,12 +28,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vfsd.daemon.operation import Operation
 
 # A request names at most the files of a plate: 100,000 paths of 160 bytes.
 LARGEST_REQUEST = 16 << 20
-# How long connections may take to get their last bytes once the session is over.
+# How long clients may take to read their last lines once the session is over.
 GRACE_SECONDS = 3.0
 
 
@@ -56,11 +58,42 @@ async def serve_control(session: Controlled, listener: socket.socket, stop: trio
     config.bind = [f"fd://{os.dup(listener.fileno())}"]
     config.accesslog = None
     config.errorlog = logging.getLogger("vfsd.control")
-    config.loglevel = "WARNING"
-    config.graceful_timeout = GRACE_SECONDS
+    config.errorlog.setLevel(logging.WARNING)
     config.include_server_header = False
-    # The application is an ASGI application of the newest form; hypercorn's own type is narrower than that.
-    await serve(application(session), config, shutdown_trigger=stop.wait, mode="asgi")  # type: ignore[arg-type]
+    answers = UnderWay(application(session))
+    async with trio.open_nursery() as nursery:
+        # hypercorn's type of an application is narrower than ASGI's newest form, which starlette has.
+        nursery.start_soon(partial(serve, answers, config, mode="asgi"))  # type: ignore[arg-type]
+        await stop.wait()
+        with trio.move_on_after(GRACE_SECONDS):
+            await answers.none.wait()
+        # Not hypercorn's own shutdown: that waits some seconds for connections which have all they asked for.
+        nursery.cancel_scope.cancel()
+
+
+class UnderWay:
+    """An ASGI application that knows when none of its answers is being sent: then `none` is set."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        self._application = application
+        self._count = 0
+        self.none = trio.Event()
+        self.none.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. The server's own "lifespan" is none and lasts as long as it does."""
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        if self._count == 0:
+            self.none = trio.Event()
+        self._count += 1
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            self._count -= 1
+            if self._count == 0:
+                self.none.set()
 
 
 def application(session: Controlled) -> Starlette:

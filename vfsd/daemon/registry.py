@@ -151,13 +151,15 @@ def unregister(record: MountRecord, roots: Roots) -> None:
 
 
 def process_start(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None if there is no such process."""
+    """When the process started, in clock ticks since boot; None if there is none or it has ended (a zombie)."""
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
     # The command's name is in parentheses and may hold anything, so count from the last one (proc(5)).
-    return int(text[text.rindex(b")") + 2 :].split()[19])
+    fields_after_name = text[text.rindex(b")") + 2 :].split()
+    # A zombie holds nothing any more; how soon its parent takes note is the parent's affair.
+    return None if fields_after_name[0] in (b"Z", b"X") else int(fields_after_name[19])
 
 
 def lock_is_held(path: Path) -> bool | None:

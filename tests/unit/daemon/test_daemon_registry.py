@@ -126,6 +126,19 @@ def test_process_start_tells_processes_apart() -> None:
         child.communicate(b"\n")
 
 
+def test_process_that_nobody_has_waited_for_has_ended() -> None:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.close(writing)
+    os.read(reading, 1)  # end of file: the child has closed its end, and soon is a zombie
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert process_start(pid) is None
+    os.close(reading)
+    os.waitpid(pid, 0)
+
+
 def test_living_daemon_is_found_with_and_without_its_mount(tmp_path: Path) -> None:
     places = make_places(tmp_path)
     record = make_record(places, device="0:57")
