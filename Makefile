@@ -25,7 +25,7 @@ $(VENV)/.system: Makefile
 
 $(VENV)/.ready: $(VENV)/.system pyproject.toml constraints.txt $(wildcard vfsd/codec/*.c vfsd/codec/*.h)
 	@echo "Installing vfsd and what it needs into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
 demo: setup

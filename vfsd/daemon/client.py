@@ -88,15 +88,17 @@ class DaemonClient:
     def flush(self, paths: Sequence[bytes] | None) -> Iterator[dict[str, Any]]:
         """POST /flush; yields progress and the result, as `Operation.follow` makes them."""
         names = None if paths is None else [os.fsdecode(path) for path in paths]
-        return self._follow("/flush", {"paths": names})
+        return self._follow("/flush", {"paths": names}, SILENCE_SECONDS)
 
     def unmount(self, timeout: float | None) -> Iterator[dict[str, Any]]:
         """POST /umount; the same. Asking again joins an unmount that is under way."""
-        return self._follow("/umount", {"timeout": timeout})
+        # A daemon that works gives up at the time limit; one that is silent beyond it does not work.
+        patience = SILENCE_SECONDS if timeout is None else min(SILENCE_SECONDS, timeout + ANSWER_SECONDS)
+        return self._follow("/umount", {"timeout": timeout}, patience)
 
-    def _follow(self, route: str, document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _follow(self, route: str, document: dict[str, Any], patience: float) -> Iterator[dict[str, Any]]:
         with _Translated(self._path):
-            connection = UnixConnection(self._path, self._owner, SILENCE_SECONDS)
+            connection = UnixConnection(self._path, self._owner, patience)
             try:
                 body = json.dumps(document)
                 connection.request("POST", route, body, {"Connection": "close", "Content-Type": "application/json"})

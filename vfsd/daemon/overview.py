@@ -25,7 +25,7 @@ def describe_mount(path: Path) -> dict[str, Any]:
 
 
 def describe_everything() -> tuple[list[dict[str, Any]], list[Leftover]]:
-    """All mounts and living daemons, and what is left of dead ones."""
+    """All mounts and living daemons, and what is left of dead ones that have no mount any more."""
     known = known_mounts()
     if len(known) > 1:
         from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +34,8 @@ def describe_everything() -> tuple[list[dict[str, Any]], list[Leftover]]:
             described = list(threads.map(_describe, known))
     else:
         described = [_describe(one) for one in known]
-    return described, find_leftovers()
+    listed = {facts.get("state_directory") for facts in described}
+    return described, [left for left in find_leftovers() if os.fspath(left.state_directory) not in listed]
 
 
 def _describe(known: KnownMount) -> dict[str, Any]:
