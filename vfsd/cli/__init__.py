@@ -35,9 +35,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     from vfsd.cli.commands import vfsd
 
     try:
-        code = vfsd.main(
-            None if arguments is None else list(arguments), prog_name="vfsd", standalone_mode=False
-        )
+        code = vfsd.main(None if arguments is None else list(arguments), prog_name="vfsd", standalone_mode=False)
     except click.Abort:
         raise KeyboardInterrupt from None
     except click.ClickException as error:

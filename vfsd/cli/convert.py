@@ -22,6 +22,7 @@ def convert_command(source: Path, store: Path, as_json: bool) -> int:
     from vfsd.daemon.checks import check_source, refuse_nesting
     from vfsd.daemon.outcome import FlushSummary, Outcome
     from vfsd.daemon.running import run_until_done
+    from vfsd.daemon.sizes import format_count
     from vfsd.errors import shown_path
     from vfsd.flush import convert_plate
 
@@ -32,13 +33,11 @@ def convert_command(source: Path, store: Path, as_json: bool) -> int:
         with ProgressDisplay() as display:
             result = run_until_done(lambda: convert_plate(plate, store, on_progress=display.show_progress))
     except KeyboardInterrupt:
-        click.echo(
-            "vfsd: interrupted; what was committed stays, and the same command goes on from there", err=True
-        )
+        click.echo("vfsd: interrupted; what was committed stays, and the same command goes on from there", err=True)
         raise
     summary = FlushSummary.of(result)
     names: dict[str, Any] = {"source": os.fspath(plate), "store": os.fspath(store)}
-    message = f"{len(summary.kept)} files of {shown_path(plate)} are not in the store"
+    message = f"not in the store: {format_count(len(summary.kept), 'file')} of {shown_path(plate)}"
     outcome = Outcome(0 if summary.complete else 3, "converted", message, summary, (), names)
     print_outcome(outcome.to_json(), as_json)
     return outcome.exit_code

@@ -32,8 +32,7 @@ def demo_plate_command(
 ) -> int:
     """Write a simulated ImageXpress export into the new or empty folder DIRECTORY."""
     from vfsd.cli.progress import ProgressDisplay
-    from vfsd.cli.wording import format_count
-    from vfsd.daemon.sizes import format_size
+    from vfsd.daemon.sizes import format_count, format_size
     from vfsd.errors import shown_path
     from vfsd.plates.demo import write_demo_plate
 

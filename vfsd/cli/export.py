@@ -18,9 +18,8 @@ from vfsd.cli.parameters import PATH
 def export_command(store: Path, directory: Path, as_json: bool) -> int:
     """Write the files of STORE into DIRECTORY, byte for byte as they were."""
     from vfsd.cli.progress import ProgressDisplay
-    from vfsd.cli.wording import format_count
     from vfsd.daemon.checks import refuse_nesting
-    from vfsd.daemon.sizes import format_size
+    from vfsd.daemon.sizes import format_count, format_size
     from vfsd.errors import VerificationFailed, shown_path
     from vfsd.flush import export_store
 
@@ -44,9 +43,7 @@ def export_command(store: Path, directory: Path, as_json: bool) -> int:
         document = {"files": report.files, "bytes": report.bytes, "failed": failed}
         click.echo(json.dumps({"exit_code": code, "store": os.fspath(store), **document}))
         return code
-    click.echo(
-        f"{format_count(report.files, 'file')}, {format_size(report.bytes)} in {shown_path(directory)}."
-    )
+    click.echo(f"{format_count(report.files, 'file')}, {format_size(report.bytes)} in {shown_path(directory)}.")
     for one in report.failed:
         click.echo(f"vfsd: {shown_path(one.path)}: {shown_path(one.reason)}", err=True)
     return code

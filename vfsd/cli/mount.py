@@ -14,18 +14,12 @@ TRANSPORTS = ("auto", "pyfuse3", "kernel")
 @click.command("mount", short_help="Mount a plate, or a store alone.")
 @click.argument("source", type=PATH)
 @click.argument("mountpoint", type=PATH)
-@click.option(
-    "--store", type=PATH, metavar="DIR", help="Where new files go in the end. [default: SOURCE.vfs]"
-)
+@click.option("--store", type=PATH, metavar="DIR", help="Where new files go in the end. [default: SOURCE.vfs]")
 @click.option("--ingest", is_flag=True, help="Also take the source's own files into the store.")
 @click.option("--ram", type=SIZE, help="The most RAM for files, as 8G. [default: half of what is free]")
 @click.option("--ram-dir", type=PATH, metavar="DIR", help="A folder on a tmpfs for these.")
-@click.option(
-    "--cache", type=PATH, metavar="DIR", help="A folder on a local disk for what RAM has no room for."
-)
-@click.option(
-    "--cache-size", type=SIZE, help="The most disk space for these. [default: 80 % of what is free]"
-)
+@click.option("--cache", type=PATH, metavar="DIR", help="A folder on a local disk for what RAM has no room for.")
+@click.option("--cache-size", type=SIZE, help="The most disk space for these. [default: 80 % of what is free]")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed or added.")
 @click.option("--allow-other", is_flag=True, help="Let other users in, by the files' permissions.")
 @click.option("--foreground", is_flag=True, help="Stay in the terminal, with the log on standard error.")

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from vfsd.cli.wording import format_count, format_duration
-from vfsd.daemon.sizes import format_size
+from vfsd.cli.wording import format_duration
+from vfsd.daemon.sizes import format_count, format_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

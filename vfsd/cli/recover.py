@@ -49,9 +49,7 @@ def _advice(left: Leftover) -> str:
     if not Path(record.store).is_dir():
         return f"Its store {store} is not there: bring it back, then: vfsd recover {store}"
     if record.source is not None and not Path(record.source).is_dir():
-        return (
-            f"Its source {shown_path(record.source)} is not there: bring it back, then: vfsd recover {store}"
-        )
+        return f"Its source {shown_path(record.source)} is not there: bring it back, then: vfsd recover {store}"
     again = shown_path(record.source or record.store)
     return f"Mount {again} again to go on working, or flush it now: vfsd recover {store}"
 

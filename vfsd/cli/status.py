@@ -65,8 +65,8 @@ def _in_a_line(facts: Mapping[str, Any]) -> str:
 
 def left_in_a_line(left: Leftover) -> str:
     """One state folder that a daemon left."""
-    from vfsd.cli.wording import format_count, format_duration
-    from vfsd.daemon.sizes import format_size
+    from vfsd.cli.wording import format_duration
+    from vfsd.daemon.sizes import format_count, format_size
     from vfsd.errors import shown_path
 
     record = left.record
@@ -79,8 +79,7 @@ def left_in_a_line(left: Leftover) -> str:
 
 
 def _dirty(facts: Mapping[str, Any]) -> str:
-    from vfsd.cli.wording import format_count
-    from vfsd.daemon.sizes import format_size
+    from vfsd.daemon.sizes import format_count, format_size
 
     dirty = facts["dirty"]
     if not dirty["files"]:
@@ -102,7 +101,7 @@ def _in_full(facts: Mapping[str, Any]) -> Iterator[str]:
         ("state", str(facts["state"]) + (f" ({ADVICE[facts['state']]})" if facts["state"] in ADVICE else "")),
         ("source", None if facts["source"] is None else shown_path(facts["source"])),
         ("store", None if facts["store"] is None else shown_path(facts["store"])),
-        ("to flush", None if facts["dirty"] is None else _dirty(facts)),
+        ("overlay", None if facts["dirty"] is None else _dirty(facts)),
         ("now", None if not facts.get("operation") else _operation(facts["operation"])),
         ("process", None if facts["pid"] is None else str(facts["pid"])),
         ("since", facts.get("started")),

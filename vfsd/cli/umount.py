@@ -33,9 +33,7 @@ def umount_command(mountpoint: Path, timeout: float | None, as_json: bool) -> in
         with ProgressDisplay() as display:
             outcome = unmount(mountpoint, timeout, display.show, display.notice)
     except KeyboardInterrupt:
-        click.echo(
-            "vfsd: the daemon goes on flushing and unmounting; 'vfsd status' shows how far it is", err=True
-        )
+        click.echo("vfsd: the daemon goes on flushing and unmounting; 'vfsd status' shows how far it is", err=True)
         raise
     print_outcome(outcome, as_json)
     return int(outcome["exit_code"])

@@ -17,8 +17,7 @@ from vfsd.cli.parameters import PATH
 def verify_command(store: Path, as_json: bool) -> int:
     """Rebuild every file of STORE and compare it with the digest of the original."""
     from vfsd.cli.progress import ProgressDisplay
-    from vfsd.cli.wording import format_count
-    from vfsd.daemon.sizes import format_size
+    from vfsd.daemon.sizes import format_count, format_size
     from vfsd.errors import VerificationFailed, shown_path
     from vfsd.flush import verify_store
 
@@ -44,9 +43,7 @@ def verify_command(store: Path, as_json: bool) -> int:
         files = format_count(report.files, "file")
         click.echo(f"{files}, {format_size(report.bytes)}: each rebuilt, its digest is right.")
     else:
-        click.echo(
-            f"{len(report.damaged):,} of {format_count(report.files, 'file')} cannot be rebuilt as they were:"
-        )
+        click.echo(f"{len(report.damaged):,} of {format_count(report.files, 'file')} cannot be rebuilt as they were:")
         for one in report.damaged:
             click.echo(f"  {shown_path(one.path)}: {shown_path(one.reason)}")
     return code

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vfsd.daemon.sizes import format_size
+from vfsd.daemon.sizes import format_count, format_size
 from vfsd.errors import shown_path
-
-
-def format_count(number: int, noun: str) -> str:
-    """ "1 file", "1,234 files"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_duration(seconds: float) -> str:
@@ -31,6 +26,8 @@ def format_duration(seconds: float) -> str:
 def receipt_lines(outcome: Mapping[str, Any]) -> list[str]:
     """The two lines that say what a flush did: how much went where, and what the receipt is good for."""
     flush = outcome.get("flush")
+    if outcome.get("read_only"):
+        return ["The mount was read-only: there was nothing to store."] if outcome["exit_code"] == 0 else []
     store = shown_path(outcome["store"]) if outcome.get("store") else "the store"
     if not isinstance(flush, Mapping) or not (flush["files"] or flush["receipts"]):
         return [f"Nothing new to store in {store}."] if outcome["exit_code"] == 0 else []
@@ -41,6 +38,8 @@ def receipt_lines(outcome: Mapping[str, Any]) -> list[str]:
         f"{files}, {format_size(size)}, stored as {format_size(stored)}{ratio} "
         f"in {store} in {format_duration(flush['seconds'])}; each rebuilt from there and compared."
     )
+    if not flush["files"]:
+        first = f"No new bytes; the changed names and attributes are in {store}."
     receipts = ", ".join(shown_path(receipt) for receipt in flush["receipts"]) or "none"
     return [first, f"Receipt: {receipts}. {_verdict(flush)}"]
 

@@ -204,10 +204,10 @@ def busy_store(store: PathLike, error: BusyError | None = None) -> BusyError:
     """The error for a store in use: by which mount, if we can see that; else `error`, what its lock said."""
     for one in known_mounts():
         if one.alive and one.record is not None and is_inside(Path(one.record.store), Path(os.fsdecode(store))):
-            where = shown_path(one.mountpoint)
-            return BusyError(
-                f"is in use by the mount at {where} (process {one.record.pid})",
-                path=store,
-                remedy=f"Use that one, or unmount it first: vfsd umount {where}",
-            )
+            where, process = shown_path(one.mountpoint), f"process {one.record.pid}"
+            if one.mount is None:
+                text = f"is still being flushed by {process}, after the unmount of {where}"
+                return BusyError(text, path=store, remedy=f"Wait for it with: vfsd umount {where}")
+            text = f"is in use by the mount at {where} ({process})"
+            return BusyError(text, path=store, remedy=f"Use that one, or unmount it: vfsd umount {where}")
     return error if error is not None else BusyError("is in use by another vfsd process", path=store)

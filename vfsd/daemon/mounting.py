@@ -13,7 +13,7 @@ from vfsd.daemon.checks import check_fuse, check_mountpoint, check_source, clear
 from vfsd.daemon.log_file import fields
 from vfsd.daemon.options import MountOptions
 from vfsd.daemon.reporter import Reporter, describe_error
-from vfsd.daemon.sizes import format_size
+from vfsd.daemon.sizes import format_count, format_size
 from vfsd.daemon.stack import Layout, Stack, default_store, open_stack
 from vfsd.errors import UnfitError, UsageProblem, shown_path
 
@@ -111,6 +111,8 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
     def when_ready() -> None:
         nonlocal started
         started = True
+        # What an earlier daemon said in the end is overtaken: its files are this mount's now.
+        stack.places.result.unlink(missing_ok=True)
         what = layout.source if layout.source is not None else layout.store
         new_files = "read-only" if options.read_only else f"new files go to {shown_path(layout.store)}"
         assert layout.mountpoint is not None
@@ -153,20 +155,21 @@ def kernel_options(options: MountOptions) -> tuple[str, ...]:
 
 
 def _tell_what_continues(stack: Stack, reporter: Reporter) -> None:
-    """After a crash or a failed flush: say what was found, and forget the old verdict."""
-    stack.places.result.unlink(missing_ok=True)
+    """After a crash or a failed flush: say what was found."""
     dirty = stack.tree.dirty()
     for notice in stack.store.notices:
         reporter.warning(f"{shown_path(stack.store.root)}: {notice}")
     if stack.tree.lost:
         first = ", ".join(shown_path(path) for path in stack.tree.lost[:LOST_NAMED])
         more = len(stack.tree.lost) - LOST_NAMED
+        count = format_count(len(stack.tree.lost), "file")
         reporter.warning(
-            f"{len(stack.tree.lost)} files were only in RAM when the machine stopped; their newest bytes are "
-            f"gone: {first}{f' and {more} more' if more > 0 else ''}"
+            f"the newest bytes of {count} were only in RAM when the machine stopped, and are gone: "
+            f"{first}{f' and {more} more' if more > 0 else ''}"
         )
     if stack.continued and dirty.files:
-        reporter.warning(f"continuing with {dirty.files} files ({format_size(dirty.bytes)}) that an earlier mount left")
+        found = f"{format_count(dirty.files, 'file')} ({format_size(dirty.bytes)})"
+        reporter.warning(f"continuing with {found} that an earlier mount left")
 
 
 async def _serve_control(session: Session, stop: trio.Event) -> None:

@@ -209,7 +209,11 @@ class Session:
         return outcome
 
     def _detach(self) -> None:
-        """Let the kernel's mount go, whatever state it is in."""
+        """Let the kernel's mount go, whatever state it is in; but only ours, not what may be mounted there by now."""
+        record = self._stack.record
+        mount = mount_at(os.fsencode(record.mountpoint), read_mounts())
+        if record.device is not None and (mount is None or mount.device != record.device):
+            return
         try:
             self._transport.unmount_lazily()
         except Exception as error:
@@ -229,8 +233,12 @@ class Session:
 
     async def _keep_house(self) -> None:
         """The tree's own periodic work, until the tree is closed."""
-        with self._housekeeping:
-            await self._stack.tree.housekeep()
+        try:
+            with self._housekeeping:
+                await self._stack.tree.housekeep()
+        except Exception as error:
+            # The mount goes on without it: what it does is done again at every fsync and flush.
+            log.exception("event=housekeeping-failed %s", fields(error=describe_error(error)[1]))
 
     def _announce(self) -> None:
         mount = mount_at(os.fsencode(self._stack.record.mountpoint), read_mounts())
@@ -284,7 +292,8 @@ class Session:
         name = signal.Signals(number).name
         self._record_outcome(Outcome(8, MountState.FAILED, f"stopped by a second {name} before the flush was done"))
         log.warning("event=left-at-once %s", fields(signal=name))
-        self._detach()
+        if not self._unmounted.is_set():
+            self._detach()
         self._leave(8)
 
     # Flushing and unmounting.
@@ -387,7 +396,9 @@ class Session:
             clean = summary.complete and self._stack.tree.dirty().files == 0
             outcome = after_flush(self._stack.record, total, MountState.UNMOUNTED if clean else MountState.FAILED)
             if not clean and summary.complete and not self._stack.record.read_only:
-                outcome = self._failure(UnfitError("files changed while they were flushed"), total, MountState.FAILED)
+                still_open = self._stack.tree.open_handles() > 0
+                cause = "files were still open" if still_open else "files changed while they were flushed"
+                outcome = self._failure(UnfitError(cause), total, MountState.FAILED)
         except Exception as error:
             outcome = self._failure(error, before, MountState.FAILED)
         if self._stack.record.read_only and self._stack.continued:

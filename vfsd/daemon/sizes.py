@@ -1,4 +1,4 @@
-"""Sizes as people type and read them.
+"""Sizes and counts as people type and read them.
 
 `parse_size` follows the convention of coreutils and mount(8): `8G` and `8GiB` are powers of 1024, `8GB` is a
 power of 1000, a bare number is bytes. It never guesses: what it does not understand is a `UsageProblem` that
@@ -54,3 +54,8 @@ def format_size(size: int) -> str:
             return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     raise AssertionError("unreachable: the last unit always returns")
+
+
+def format_count(number: int, noun: str) -> str:
+    """ "1 file", "1,234 files"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vfsd.daemon.outcome import FlushSummary, Outcome
 from vfsd.daemon.reporter import describe_error
-from vfsd.daemon.sizes import format_size
+from vfsd.daemon.sizes import format_count, format_size
 from vfsd.errors import BusyError, FlushIncomplete, VerificationFailed, shown_path
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def names_of(record: MountRecord) -> dict[str, Any]:
         "mountpoint": record.mountpoint,
         "pid": record.pid,
         "state_directory": record.state_directory,
+        "read_only": record.read_only,
     }
 
 
@@ -35,8 +36,8 @@ def after_flush(record: MountRecord, summary: FlushSummary, state: str) -> Outco
     """What a flush that came to its end means: 0, or 3 if anything was kept."""
     names = names_of(record)
     if summary.complete:
-        return Outcome(0, state, f"{summary.files} files are in the store", summary, (), names)
-    text = f"{len(summary.kept)} files are not in the store and are kept in {kept_where(record)}"
+        return Outcome(0, state, f"in the store: {format_count(summary.files, 'file')}", summary, (), names)
+    text = f"not in the store: {format_count(len(summary.kept), 'file')}, kept in {kept_where(record)}"
     if summary.kept:
         path, reason = summary.kept[0]
         text += f"; the first: {shown_path(path)}: {reason}"
@@ -47,11 +48,11 @@ def after_failure(
     record: MountRecord, error: BaseException, dirty: DirtyTotals, summary: FlushSummary | None, state: str
 ) -> Outcome:
     """An error instead of a result: nothing is lost, and here is where it is."""
-    kept = f"{dirty.files} files ({format_size(dirty.bytes)}) that are not in the store yet"
-    text = f"{describe_error(error)[1]}; {kept} are kept in {kept_where(record)}. {way_on(record, state)}"
+    kept = f"{format_count(dirty.files, 'file')} ({format_size(dirty.bytes)})"
+    text = f"{describe_error(error)[1]}; not in the store: {kept}, kept in {kept_where(record)}"
     known = isinstance(error, VerificationFailed)
     code = VerificationFailed.exit_code if known else FlushIncomplete.exit_code
-    return Outcome(code, state, text, summary, (), names_of(record))
+    return Outcome(code, state, f"{text}. {way_on(record, state)}", summary, (), names_of(record))
 
 
 def after_timeout(record: MountRecord, seconds: float) -> Outcome:

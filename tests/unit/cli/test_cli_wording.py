@@ -11,7 +11,8 @@ import pytest
 from vfsd.cli import progress
 from vfsd.cli.progress import ProgressDisplay
 from vfsd.cli.status import _in_a_line, _in_full
-from vfsd.cli.wording import format_count, format_duration, receipt_lines
+from vfsd.cli.wording import format_duration, receipt_lines
+from vfsd.daemon.sizes import format_count
 
 FLUSH: dict[str, Any] = {
     "files": 1234,
@@ -59,6 +60,8 @@ def test_verdict(changes: dict[str, Any], words: str) -> None:
 def test_nothing_to_store_is_one_line_and_a_failure_none() -> None:
     assert len(receipt_lines(outcome(files=0, receipts=[]))) == 1
     assert receipt_lines({"exit_code": 3, "store": None, "flush": None}) == []
+    assert "No new bytes" in receipt_lines(outcome(files=0))[0]
+    assert "read-only" in receipt_lines({**outcome(), "read_only": True})[0]
 
 
 @pytest.mark.parametrize(
