@@ -25,10 +25,12 @@ LINE_SECONDS = 10.0
 
 
 class ProgressDisplay:
-    """Shows figures in the form of `FlushProgress`: stage, files and bytes done and in all.
+    """Shows figures in the form of `FlushProgress`: stage, files and bytes done and in all (0: not known).
 
-    Example ------- >>> with ProgressDisplay() as display: ...     display.show({"stage": "writing",
-    "files_done": 1, "files_total": 2, "bytes_done": 9, "bytes_total": 10})
+    Example
+    -------
+    >>> with ProgressDisplay() as display:
+    ...     display.show({"stage": "writing", "files_done": 1, "files_total": 2, "bytes_done": 9, "bytes_total": 10})
     """
 
     def __init__(self) -> None:
@@ -88,10 +90,13 @@ class ProgressDisplay:
         done, total = figures.get("bytes_done", 0), figures.get("bytes_total", 0)
         seconds = now - self._began
         rate = done / seconds
-        text = f"{stage}: {_files(figures)}, {format_size(done)} of {format_size(total)}"
+        text = f"{stage}: {_files(figures)}, {format_size(done)}"
+        if total:
+            text += f" of {format_size(total)}"
         if rate > 0:
-            left = format_duration(max(0, total - done) / rate)
-            text += f", {format_size(round(rate))}/s, {left} left"
+            text += f", {format_size(round(rate))}/s"
+            if total:
+                text += f", {format_duration(max(0, total - done) / rate)} left"
         print(f"vfsd: {text}", file=sys.stderr, flush=True)
 
 
