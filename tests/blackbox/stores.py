@@ -7,9 +7,12 @@ so that an error in the program's own parser cannot hide.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,37 +175,54 @@ def assert_plate_holds(plate: StoredPlate, planes: Mapping[ExportPosition, Pixel
         assert not pixels[unclaimed].any(), f"{image.array}: pixels where the source has no plane"
 
 
+@contextlib.contextmanager
+def judging() -> Iterator[None]:
+    """Turns what the judges warn of into errors, once they are imported: their own imports warn of each other."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("ome_zarr_models")
+        importlib.import_module("napari_ome_zarr._reader")
+        warnings.simplefilter("error")
+        yield
+
+
 def validate_groups(store: Path) -> int:
-    """Have ome-zarr-models validate every OME group of a store; how many there were."""
+    """Have ome-zarr-models validate every OME group of a store, without a warning; how many there were."""
     import zarr
-    from ome_zarr_models import open_ome_zarr
 
     count = 0
-    for folder in ome_groups(store):
-        open_ome_zarr(zarr.open_group(folder, mode="r"), version="0.5")
-        count += 1
+    with judging():
+        from ome_zarr_models import open_ome_zarr
+
+        for folder in ome_groups(store):
+            group = zarr.open_group(folder, mode="r")
+            open_ome_zarr(group, version="0.5")
+            # Whatever does not belong into a Zarr hierarchy makes zarr-python warn.
+            assert list(group.members(max_depth=None)), f"{folder}: an empty group"
+            count += 1
     return count
 
 
 def assert_napari_shows(plate: StoredPlate) -> None:
     """napari-ome-zarr's reader opens the plate and gives the first field of each well in its place."""
-    from napari_ome_zarr._reader import napari_get_reader
+    with judging():
+        from napari_ome_zarr._reader import napari_get_reader
 
-    reader = napari_get_reader(str(plate.folder))
-    assert reader is not None, f"{plate.folder}: napari-ome-zarr does not know it"
-    layers = [layer for layer in reader(str(plate.folder)) if layer[2] == "image"]
-    assert layers, f"{plate.folder}: napari-ome-zarr found no image"
-    mosaic = layers[0][0][0]
-    # The reader shows one field: the first well's first one, in each well that has it.
-    wells = sorted({(row, column) for row, column, _ in plate.images})
-    fields = [field for row, column, field in plate.images if (row, column) == wells[0]]
-    for row, column in wells:
-        if (row, column, fields[0]) in plate.images:
-            pixels = plate.images[row, column, fields[0]].by_zarr()
-            height, width = pixels.shape[-2:]
-            top, left = plate.rows.index(row) * height, plate.columns.index(column) * width
-            tile = np.asarray(mosaic[..., top : top + height, left : left + width])
-            assert np.array_equal(tile, pixels), f"{plate.folder}: napari shows other pixels in {row}/{column}"
+        reader = napari_get_reader(str(plate.folder))
+        assert reader is not None, f"{plate.folder}: napari-ome-zarr does not know it"
+        layers = [layer for layer in reader(str(plate.folder)) if layer[2] == "image"]
+        assert layers, f"{plate.folder}: napari-ome-zarr found no image"
+        mosaic = layers[0][0][0]
+        # The reader shows one field: the first well's first one, in each well that has it.
+        wells = sorted({(row, column) for row, column, _ in plate.images})
+        fields = [field for row, column, field in plate.images if (row, column) == wells[0]]
+        for row, column in wells:
+            if (row, column, fields[0]) in plate.images:
+                pixels = plate.images[row, column, fields[0]].by_zarr()
+                height, width = pixels.shape[-2:]
+                top, left = plate.rows.index(row) * height, plate.columns.index(column) * width
+                tile = np.asarray(mosaic[..., top : top + height, left : left + width])
+                assert np.array_equal(tile, pixels), f"{plate.folder}: other pixels shown in {row}/{column}"
 
 
 def receipts(store: Path) -> list[Any]:
