@@ -1,13 +1,14 @@
 """One round of a flush: the next catalogue with every item in its place, and the jobs that write what it needs.
 
 `plan` starts from the committed catalogue each time, so that taking a failed file out is simply planning again; what an
-earlier round wrote and is still right is not written twice.
+earlier round wrote and is still right is not written twice. Everything but `plan` and `jobs` may only follow them; one
+thread at a time, the trio thread or another.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -17,14 +18,17 @@ import xxhash
 
 from vfsd.flush.groups import GroupDocument, group_objects
 from vfsd.flush.items import Item
-from vfsd.flush.locations import fitted, plain_key, spare_key
+from vfsd.flush.locations import PlainKeys
+from vfsd.flush.moving import MovedGroup, move_groups
 from vfsd.flush.placing import Placement, Placer
-from vfsd.flush.selection import MovedFolder, Selection
-from vfsd.flush.snapshot import Snapshot, merge
-from vfsd.flush.writing import ObjectWriter, ShardJob
+from vfsd.flush.selection import Selection
+from vfsd.flush.shards import ShardJob, is_read_at_once, shard_jobs
+from vfsd.flush.snapshot import merge
+from vfsd.flush.writing import ObjectWriter
+from vfsd.images import Skeleton
 from vfsd.plates import METADATA_READ_LIMIT, pixel_size_from_description
-from vfsd.store import InodeRecord, Kind, Transaction
-from vfsd.store.catalogue import CatalogueBuilder, GroupRecord, PlaneRecord
+from vfsd.store import Catalogue, InodeRecord, Kind, Transaction
+from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.stored import array_key, group_geometry
 from vfsd.tree import Tree
 
@@ -39,32 +43,54 @@ class Job:
 
 @final
 class Assembly:
-    """See the module."""
+    """See the module.
+
+    Attributes
+    ----------
+    items : list of Item
+        What this round stores.
+    shards : list of ShardJob
+        The shards of this round, written in it or before.
+    """
 
     def __init__(self, tree: Tree, transaction: Transaction, build: Path) -> None:
         self._tree = tree
         self._transaction = transaction
         self._build = build
-        self._written: dict[bytes, object] = {}
-        self._folders_moved = False
-        self.builder: CatalogueBuilder
-        self.placement = Placement()
-        self.writer: ObjectWriter
-        self.items: list[Item] = []
-        self.merged_inodes: set[int] = set()
-        self.merged_entries: set[tuple[int, bytes]] = set()
+        # a connection of its own: the store's belongs to the trio thread
+        self._base = Catalogue.open(tree.store.catalogue_path())
+        self._written: dict[bytes, object] = {}  # key → what the transaction holds under it
         self._plain_keys: dict[int, bytes] = {}
         self._dropped: list[InodeRecord] = []
+        self._moved: dict[bytes, bytes] = {}  # new key → old key of every object of a moved group
+        self._renamed_groups: set[int] = set()
+        self._builder: CatalogueBuilder | None = None
+        self.writer = ObjectWriter(transaction, tree.store.files.shards)
+        self.placement = Placement()
+        self.items: list[Item] = []
+        self.shards: list[ShardJob] = []
+        self.merged_inodes: set[int] = set()
+        self.merged_entries: set[tuple[int, bytes]] = set()
         self.records: dict[int, InodeRecord] = {}
         self.group_locations: dict[int, bytes] = {}
+
+    @property
+    def builder(self) -> CatalogueBuilder:
+        """The next catalogue."""
+        assert self._builder is not None
+        return self._builder
+
+    def close(self) -> None:
+        """Let go of everything; the build file may then be deleted."""
+        if self._builder is not None:
+            self._builder.abandon()
+        self._base.close()
 
     # --- planning
 
     async def plan(self, selection: Selection, items: list[Item], force_plain: Mapping[int, str]) -> None:
         """Build the next catalogue, digests and skeletons still missing."""
         self.items = items
-        if hasattr(self, "builder"):
-            self.builder.abandon()
 
         def read_file(path: bytes) -> bytes:
             return trio.from_thread.run(_read_path, self._tree, path)
@@ -73,66 +99,48 @@ class Assembly:
 
     def _plan(self, selection: Selection, force_plain: Mapping[int, str], read_file: Callable[[bytes], bytes]) -> None:
         store = self._tree.store
+        if self._builder is not None:
+            self._builder.abandon()
         shutil.copyfile(store.catalogue_path(), self._build)
         self._transaction.keep_all()
-        self.builder = builder = CatalogueBuilder(self._build)
+        self._builder = builder = CatalogueBuilder(self._build)
         builder.begin()
         storing = {item.ino for item in self.items}
-        base = store.catalogue
-        self.merged_inodes, self.merged_entries = merge(selection.snapshot, builder, base, storing)
+        self.merged_inodes, self.merged_entries = merge(
+            selection.snapshot, builder, self._base, storing, self._read_xattrs
+        )
         for item in self.items:
             # until its place is known: a file of the store, so that nothing takes it for unreachable or the source's
             builder.put_inode(replace(item.record, kind=Kind.PLAIN, location=None, skeleton=None, digest=None))
         self._dropped = builder.remove_unreachable()
-        self._move_groups(selection.moved)
+        self._plan_moves(move_groups(builder, selection.renames))
+        self._renamed_groups = selection.renames.shown | selection.renames.pages.keys()
         for item in self.items:
             builder.clear_planes(item.ino)
         placer = Placer(builder, store.plate_name, read_file, force_plain)
         self.placement = placer.place(self.items)
-        self._choose_plain_keys(selection.snapshot)
-        windows = {item.ino: wanted for wanted, item in self.placement.windows.items()}
-        if not hasattr(self, "writer"):
-            self.writer = ObjectWriter(self._transaction, store.files.shards, windows)
-        self.writer.wanted_windows = windows
+        self._choose_plain_keys()
+        self.writer.wanted_windows = {item.ino for item in self.placement.windows.values()}
 
-    def _move_groups(self, moved: Sequence[MovedFolder]) -> None:
-        catalogue = self.builder.read()
-        for folder in moved:
-            for group in catalogue.groups():
-                if group.directory != folder.old and not group.directory.startswith(folder.old + b"/"):
-                    continue
-                directory = folder.new + group.directory[len(folder.old) :]
-                location = self._moved_location(group, directory)
-                taken = {other.location for other in catalogue.groups() if other.id != group.id}
-                if location in taken or any(_nested(location, other) for other in taken):
-                    location = group.location  # the place is taken: the group stays where it is
-                elif not self._folders_moved and location != group.location:
-                    self._transaction.move_folder(group.location, location)
-                self.builder.move_group(group.id, location, directory)
-        self._folders_moved = True
+    def _read_xattrs(self, origin: bytes) -> dict[bytes, bytes]:
+        source = self._tree.source
+        return {} if source is None else source.xattrs(origin)
 
-    @staticmethod
-    def _moved_location(group: GroupRecord, directory: bytes) -> bytes:
-        """The group's key with the directory's new name in place of the old one."""
-        prefix = b"images/" + group.directory
-        if not group.directory or not group.location.startswith(prefix):
-            return group.location
-        return fitted(b"images/" + directory + group.location[len(prefix) :])
+    def _plan_moves(self, moved: list[MovedGroup]) -> None:
+        storage = self._tree.store.storage
+        self._moved = {
+            group.new + key[len(group.old) :]: key for group in moved for key, _ in storage.list_keys(group.old)
+        }
 
-    def _choose_plain_keys(self, snapshot: Snapshot) -> None:
-        base = self._tree.store.catalogue
+    def _choose_plain_keys(self) -> None:
+        keys = PlainKeys(self._is_free)
         self._plain_keys = {}
-        taken: set[bytes] = set()
         for ino, item in self.placement.plain.items():
-            key = plain_key(item.path)
-            committed = base.inode(ino)
-            mine = committed is not None and committed.location == key
-            if len(key) > 3000 or key in taken or not (mine or self._can_be_put(key)):
-                key = spare_key(ino)
-            taken.add(key)
-            self._plain_keys[ino] = key
+            committed = self._base.inode(ino)
+            present = None if committed is None else committed.location
+            self._plain_keys[ino] = keys.choose(ino, item.path, present)
 
-    def _can_be_put(self, key: bytes) -> bool:
+    def _is_free(self, key: bytes) -> bool:
         """Whether no other file has the key, and nothing on its way is a file."""
         owner = self.builder.read().owner_of_location(key)
         return owner is None and self._tree.store.storage.is_free_path(key)
@@ -141,94 +149,72 @@ class Assembly:
 
     def jobs(self) -> list[Job]:
         """What is to be written that no earlier round has written already."""
-        jobs: list[Job] = []
-        wanted: set[bytes] = set()
-        for job, old_key in self._shard_jobs():
-            wanted.add(job.key)
-            if self._written.get(job.key) == job.signature:
-                continue
-            self._transaction.drop(job.key)
-            self._written[job.key] = job.signature
-            size = sum(
-                item.size for item in {item.ino: item for item, _ in job.new if item.layout is not None}.values()
-            )
-            jobs.append(Job(lambda job=job, old=old_key: self.writer.write_shard(job, old), size))  # type: ignore[misc]  # bound now
-        for ino, key in self._plain_keys.items():
-            item = self.placement.plain[ino]
-            wanted.add(key)
-            if self._written.get(key) == ino:
-                continue
-            self._transaction.drop(key)
-            self._written[key] = ino
-            jobs.append(Job(lambda item=item, key=key: self._put_plain(item, key), item.size))  # type: ignore[misc]  # bound now
-        for key in set(self._written) - wanted:
+        items = {item.ino: item for item in self.items}
+        shards = shard_jobs(self._base, self.builder.read(), items, self._touched_groups())
+        # a damaged shard that takes no new plane stays as it is
+        self.shards = [job for job in shards if job.new or job.key not in self.writer.failures.damaged_shards]
+        wanted: dict[bytes, object] = {job.key: job.signature for job in self.shards}
+        wanted |= {key: ino for ino, key in self._plain_keys.items()}
+        wanted |= {key: old for key, old in self._moved.items() if key not in wanted}
+        for job in self.shards:
+            if any(item.ino in self.writer.wanted_windows and self._lacks_window(item) for item, _ in job.new):
+                self._written.pop(job.key, None)
+        for key in [key for key, what in self._written.items() if wanted.get(key) != what]:
             self._transaction.drop(key)
             del self._written[key]
-        return jobs
+        jobs = [self._shard_job(job) for job in self.shards if job.key not in self._written]
+        jobs += [self._plain_job(items[ino], key) for ino, key in self._plain_keys.items() if key not in self._written]
+        links = [(old, key) for key, old in self._moved.items() if wanted[key] == old and key not in self._written]
+        if links:
+            jobs.append(Job(lambda: self._link_all(links), 0))
+        self._written = wanted
+        return jobs + self._reading_jobs()
 
-    def _put_plain(self, item: Item, key: bytes) -> None:
-        stored = item.stored
-        if stored is not None and stored.record.location is not None:
-            item.digest = stored.record.digest
-            if stored.record.location != key:
-                self._transaction.link(stored.record.location, key)
-            return
-        self.writer.write_plain(item, key)
+    def _lacks_window(self, item: Item) -> bool:
+        return item.ino not in self.writer.windows
 
-    def _shard_jobs(self) -> list[tuple[ShardJob, bytes | None]]:
-        """Every shard in which a plane comes, goes or changes."""
-        base, catalogue = self._tree.store.catalogue, self.builder.read()
-        items = {item.ino: item for item in self.items}
+    def _shard_job(self, job: ShardJob) -> Job:
+        return Job(lambda: self.writer.write_shard(job), job.bytes)
+
+    def _plain_job(self, item: Item, key: bytes) -> Job:
+        if item.stored is not None and item.stored.record.location is not None:
+            return Job(lambda: self.writer.link_plain(item, key), item.size)
+        return Job(lambda: self.writer.write_plain(item, key), item.size)
+
+    def _link_all(self, links: list[tuple[bytes, bytes]]) -> None:
+        for old, key in links:
+            self._transaction.link(old, key)
+
+    def _reading_jobs(self) -> list[Job]:
+        """Files whose digest and skeleton do not come with their planes."""
+        apart: dict[int, Item] = {}
+        for job in self.shards:
+            for item, planes in job.items.values():
+                if item.layout is not None and not is_read_at_once(item, planes):
+                    apart[item.ino] = item
+        return [
+            Job(lambda item=item: self.writer.read_apart(item), item.size - item.layout.pixel_bytes)  # type: ignore[misc]  # bound now
+            for item in apart.values()
+            if item.ino not in self.writer.skeletons and item.layout is not None
+        ]
+
+    def _touched_groups(self) -> set[int]:
+        """Groups in which a plane comes or goes, or that are described anew."""
         touched = {plane.group for planes in self.placement.planes.values() for plane in planes}
-        for ino in [*items, *(record.ino for record in self._dropped)]:
-            touched |= {plane.group for plane in base.planes(ino)}
-        groups = {group.id: group for group in catalogue.groups()}
-        jobs: list[tuple[ShardJob, bytes | None]] = []
-        for number in sorted(touched):
-            group = groups.get(number)
-            if group is not None:
-                jobs += self._group_jobs(group, items)
-        return jobs
-
-    def _group_jobs(self, group: GroupRecord, items: Mapping[int, Item]) -> list[tuple[ShardJob, bytes | None]]:
-        base, catalogue = self._tree.store.catalogue, self.builder.read()
-        geometry = group_geometry(group)
-        before = {(p.image, p.index): p.ino for p in base.planes_of_group(group.id)}
-        after = list(catalogue.planes_of_group(group.id))
-        shards: dict[tuple[str, tuple[int, ...]], ShardJob] = {}
-        dirty: set[tuple[str, tuple[int, ...]]] = set()
-
-        def shard_of(plane: PlaneRecord) -> tuple[str, tuple[int, ...]]:
-            return plane.image, geometry.shard_grid_position(plane.index[: len(geometry.leading)])
-
-        for plane in after:
-            place = shard_of(plane)
-            if place not in shards:
-                key = array_key(group, plane.image) + b"/" + geometry.shard_key(place[1]).encode()
-                shards[place] = ShardJob(key, geometry)
-            item = items.get(plane.ino)
-            if item is not None:
-                shards[place].new.append((item, plane))
-                dirty.add(place)
-            else:
-                shards[place].kept += geometry.positions_in_shard(plane.index[: len(geometry.leading)])
-                before.pop((plane.image, plane.index), None)
-        for image, index in before:  # planes that went, or whose pixels are new
-            grid = geometry.shard_grid_position(index[: len(geometry.leading)])
-            if (image, grid) in shards:
-                dirty.add((image, grid))
-        return [(shards[place], shards[place].key) for place in shards if place in dirty]
+        for ino in [*(item.ino for item in self.items), *(record.ino for record in self._dropped)]:
+            touched |= {plane.group for plane in self._base.planes(ino)}
+        return touched | self._renamed_groups
 
     # --- completing
 
     def complete(self) -> None:
         """Everything was written: put digests, skeletons and metadata in, and say which objects go."""
-        for (group, channel), window in self.writer.windows.items():
-            self._set_window(group, channel, window)
+        for (group, channel), item in self.placement.windows.items():
+            self._set_window(group, channel, item)
         for item in self.items:
             self.builder.put_inode(self._final_record(item))
-        self._write_documents()
         self._remove_objects()
+        self._write_documents()
         self.builder.drop_unused_skeletons()
 
     def record(self, item: Item) -> InodeRecord:
@@ -239,53 +225,40 @@ class Assembly:
 
     def finish(self) -> None:
         """The catalogue is complete; `records` and `group_locations` keep what the receipt says of it."""
+        self.builder.set_meta("generation", self._transaction.generation)
         self.records = {item.ino: self.record(item) for item in self.items}
         self.group_locations = {group.id: group.location for group in self.builder.read().groups()}
         self.builder.finish()
 
     def _final_record(self, item: Item) -> InodeRecord:
+        record = replace(item.record, digest=item.digest, size=item.size, version=item.version)
         if item.ino in self._plain_keys:
-            return replace(
-                item.record,
-                kind=Kind.PLAIN,
-                location=self._plain_keys[item.ino],
-                skeleton=None,
-                digest=item.digest,
-                size=item.size,
-                version=item.version,
-            )
-        skeleton = self.writer.skeletons[item.ino].to_bytes()
+            return replace(record, kind=Kind.PLAIN, location=self._plain_keys[item.ino], skeleton=None)
+        skeleton = self.writer.skeletons[item.ino]
         row = self.builder.add_skeleton(xxhash.xxh3_128_digest(skeleton), skeleton)
-        return replace(
-            item.record,
-            kind=Kind.PLANES,
-            location=None,
-            skeleton=row,
-            digest=item.digest,
-            size=item.size,
-            version=item.version,
-        )
+        return replace(record, kind=Kind.PLANES, location=None, skeleton=row)
 
-    def _set_window(self, group: int, channel: int, window: object) -> None:
-        from vfsd.store.ngff import DisplayWindow
-
-        assert isinstance(window, DisplayWindow)
-        record = self.builder.read().group(group)
-        document = GroupDocument.decode(record.document)
+    def _set_window(self, group: int, channel: int, item: Item) -> None:
+        window = self.writer.windows.get(item.ino)
+        if window is None:
+            return
+        document = GroupDocument.decode(self.builder.read().group(group).document)
         document.set_window(channel, window)
-        if document.pixel_size_um is None:
-            item = self.placement.windows.get((group, channel))
-            skeleton = None if item is None else self.writer.skeletons.get(item.ino)
-            if skeleton is not None:
-                document.pixel_size_um = pixel_size_from_description(skeleton.rest)
+        skeleton = self.writer.skeletons.get(item.ino)
+        if document.pixel_size_um is None and skeleton is not None:
+            document.pixel_size_um = pixel_size_from_description(Skeleton.from_bytes(skeleton).rest)
         self.builder.set_group_document(group, document.encode())
 
-    def _touched_groups(self) -> set[int]:
-        base = self._tree.store.catalogue
-        touched = {plane.group for planes in self.placement.planes.values() for plane in planes}
+    def _remove_objects(self) -> None:
+        """Plain objects of files that are gone or lie elsewhere now, and the old keys of groups that were moved."""
+        going = {old for old in self._moved.values() if old not in self._written}
         for ino in [*(item.ino for item in self.items), *(record.ino for record in self._dropped)]:
-            touched |= {plane.group for plane in base.planes(ino)}
-        return touched
+            committed = self._base.inode(ino)
+            location = None if committed is None else committed.location
+            if location is not None and location != self._plain_keys.get(ino) and location not in self._written:
+                going.add(location)
+        for key in going:
+            self._transaction.remove(key)
 
     def _write_documents(self) -> None:
         """The metadata of every group concerned; of a group without planes nothing stays."""
@@ -295,9 +268,8 @@ class Assembly:
             if group.id not in touched:
                 continue
             keys = set()
-            planes = catalogue.planes_of_group(group.id)
             geometry = group_geometry(group)
-            for plane in planes:
+            for plane in catalogue.planes_of_group(group.id):
                 grid = geometry.shard_grid_position(plane.index[: len(geometry.leading)])
                 keys.add(array_key(group, plane.image) + b"/" + geometry.shard_key(grid).encode())
             if keys:
@@ -317,20 +289,6 @@ class Assembly:
             and self._transaction.size(key) == len(data)
             and self._transaction.read_range(key, 0, len(data)) == data
         )
-
-    def _remove_objects(self) -> None:
-        """Plain objects of files that are gone, or lie elsewhere now."""
-        base = self._tree.store.catalogue
-        for ino in [*(item.ino for item in self.items), *(record.ino for record in self._dropped)]:
-            committed = base.inode(ino)
-            if committed is None or committed.location is None:
-                continue
-            if self._plain_keys.get(ino) != committed.location and committed.location not in self._written:
-                self._transaction.remove(committed.location)
-
-
-def _nested(one: bytes, other: bytes) -> bool:
-    return one.startswith(other + b"/") or other.startswith(one + b"/")
 
 
 async def _read_path(tree: Tree, path: bytes) -> bytes:

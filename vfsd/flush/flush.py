@@ -2,9 +2,10 @@
 
 1. *Plan*: a snapshot of what the catalogue does not have; each dirty file is looked at, and gets its place.
 2. *Write*: shards and plain files into a transaction that nobody sees yet; synced.
-3. *Verify*: every file is rebuilt from what was written and its digest compared. A file that fails as planes is stored as
-   a plain file instead; one that cannot be stored at all is kept, and said.
-4. *Commit*: the next catalogue, and with it everything, becomes visible at once.
+3. *Verify*: every file is rebuilt from what was written and its digest compared, and so is every chunk that was copied
+   from a shard that goes. A file that fails as planes is stored as a plain file instead; one that cannot be stored at all
+   is kept, and said.
+4. *Commit*: the next catalogue, and with it everything, the receipt included, becomes visible at once.
 5. *Release*: the journal's rows of it go; tier files of unchanged files become clean.
 
 Whatever goes wrong before the commit leaves store and journal as they were. Files that change meanwhile stay dirty.
@@ -13,9 +14,11 @@ Whatever goes wrong before the commit leaves store and journal as they were. Fil
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import final
 
@@ -25,10 +28,12 @@ from vfsd.errors import StoredDataDamaged, shown_path
 from vfsd.flush.assembly import Assembly, Job
 from vfsd.flush.items import Item
 from vfsd.flush.parallel import each
-from vfsd.flush.progress import FlushProgress, FlushResult, KeptFile, OnProgress
-from vfsd.flush.receipt import write_receipt
+from vfsd.flush.progress import FlushResult, KeptFile, OnProgress, Tally
+from vfsd.flush.receipt import put_receipt
 from vfsd.flush.release import release
-from vfsd.flush.selection import Selection, changed_items, select
+from vfsd.flush.selection import Selection, changed_items, is_gone, select
+from vfsd.flush.shards import ShardJob
+from vfsd.flush.writing import reason_of
 from vfsd.store import StoredFiles, Transaction
 from vfsd.store.stored import StoredFile
 from vfsd.tree import Tree
@@ -38,6 +43,9 @@ log = logging.getLogger("vfsd.flush")
 # A file that fails is taken out and the rest planned again; each round loses at least one file, so this is never reached
 # unless a disk fails faster than files do.
 MOST_ROUNDS = 1000
+# Files that are described ahead of their verification: enough to keep the workers busy, few enough that the skeletons of
+# a whole plate are not in memory at once.
+VERIFIED_AT_ONCE = 256
 BUILD_NAME = "catalog.next"
 
 
@@ -62,183 +70,186 @@ async def flush_tree(
     Raises
     ------
     OSError
-        The store's disk failed or is full; nothing was changed, nothing is lost.
+        The store's disk failed or is full. Nothing is lost: the store is as it was, or, when it failed at the very end,
+        has everything, and the tree keeps its copies as well.
     """
     async with tree.flush_lock:
-        return await _Flush(tree, paths, ingest, on_progress).run()
+        try:
+            return await _Flush(tree, paths, ingest, Tally(on_progress)).run()
+        except sqlite3.Error as error:
+            raise OSError(f"the catalogue cannot be built ({error})") from error
 
 
 @final
 class _Flush:
-    def __init__(self, tree: Tree, paths: Sequence[bytes] | None, ingest: bool, on_progress: OnProgress | None) -> None:
+    def __init__(self, tree: Tree, paths: Sequence[bytes] | None, ingest: bool, tally: Tally) -> None:
         self._tree = tree
         self._paths = paths
         self._ingest = ingest
-        self._on_progress = on_progress
+        self._tally = tally
         self._started = time.monotonic()
         self._began = time.time_ns()
-        self._files_total = self._files_done = self._bytes_total = self._bytes_done = 0
-
-    def _tell(self, stage: str, files: int = 0, size: int = 0) -> None:
-        self._files_done += files
-        self._bytes_done += size
-        if self._on_progress is not None:
-            self._on_progress(
-                FlushProgress(stage, self._files_done, self._files_total, self._bytes_done, self._bytes_total)
-            )
+        self._items: dict[int, Item] = {}
+        self._kept: dict[int, KeptFile] = {}
+        self._force_plain: dict[int, str] = {}
 
     async def run(self) -> FlushResult:
-        self._tell("planning")
-        await self._keep_open_unlinked()
+        self._tally.tell("planning")
         selection = await select(self._tree, self._paths, ingest=self._ingest)
         if selection.snapshot.empty:
-            self._tell("done")
-            return self._result(selection, {}, None, 0)
-        items = {item.ino: item for item in selection.items}
-        self._files_total = len(items)
-        self._bytes_total = 2 * sum(item.size for item in items.values())  # each is written and verified
-        kept: dict[int, KeptFile] = {}
+            self._tally.tell("done")
+            return self._result(selection, 0)
+        self._items = {item.ino: item for item in selection.items}
+        self._tally.expect(self._items, 2 * sum(item.size for item in selection.items))  # each is written and verified
         build = self._tree.journal.path.with_name(BUILD_NAME)
         transaction = self._tree.store.begin()
+        assembly: Assembly | None = None
         try:
-            await self._analyse(items, kept)
-            assembly = await self._assemble(selection, items, kept, transaction, build)
-            self._tell("committing")
-            catalogue = self._tree.store.catalogue
-            generation = catalogue.generation + 1
-            assembly.builder.set_meta("generation", generation)
-            assembly.finish()
+            assembly = Assembly(self._tree, transaction, build)
+            await self._analyse(selection)
+            await self._assemble(selection, assembly, transaction)
+            self._tally.tell("committing")
+            await trio.to_thread.run_sync(assembly.finish)
+            result = self._result(selection, transaction.bytes_written)
+            result = replace(result, receipt=await self._put_receipt(result, assembly, transaction))
             with trio.CancelScope(shield=True):  # from the commit to the release nobody may stop half-way
-                await trio.to_thread.run_sync(transaction.publish, build)
-                self._tree.store.adopt_catalogue()
-                release(self._tree, selection, assembly)
-                await self._tree.journal.sync()
+                await self._commit(selection, assembly, transaction, build)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(transaction.abandon)
+            if assembly is not None:
+                assembly.close()
             build.unlink(missing_ok=True)
-        result = self._result(selection, items, kept, transaction.bytes_written)
-        receipt = await trio.to_thread.run_sync(
-            write_receipt, self._tree.store, result, assembly, list(items.values()), self._began
-        )
-        self._tell("done")
+        result = replace(result, seconds=time.monotonic() - self._started)
+        self._tally.tell("done")
         log.info(
             "flushed files=%d bytes=%d stored_bytes=%d seconds=%.3f kept=%d generation=%d",
-            result.files, result.bytes, result.stored_bytes, result.seconds, len(result.kept), generation,
+            result.files, result.bytes, result.stored_bytes, result.seconds, len(result.kept), transaction.generation,
         )  # fmt: skip
-        return self._with_receipt(result, receipt)
+        return result
 
-    def _result(
-        self,
-        selection: Selection,
-        items: dict[int, Item],
-        kept: dict[int, KeptFile] | None,
-        stored_bytes: int,
-    ) -> FlushResult:
-        all_kept = (*selection.kept, *(kept or {}).values())
-        obstacles = (
-            *selection.obstacles,
-            *selection.waiting,
-            *((kept or {}).values() if self._ingest else ()),
-        )
+    def _result(self, selection: Selection, stored_bytes: int) -> FlushResult:
+        kept = (*selection.kept, *self._kept.values())
+        obstacles = (*selection.obstacles, *selection.waiting, *kept)
         return FlushResult(
-            files=len(items),
-            bytes=sum(item.size for item in items.values()),
+            files=len(self._items),
+            bytes=sum(item.size for item in self._items.values()),
             stored_bytes=stored_bytes,
             seconds=time.monotonic() - self._started,
             receipt=None,
-            kept=all_kept,
+            kept=kept,
             waiting=tuple(selection.waiting),
             source_replaceable=not obstacles if self._ingest and self._paths is None else None,
-            obstacles=tuple(obstacles),
+            obstacles=obstacles,
         )
 
-    @staticmethod
-    def _with_receipt(result: FlushResult, receipt: Path) -> FlushResult:
-        return replace(result, receipt=receipt)
+    async def _put_receipt(self, result: FlushResult, assembly: Assembly, transaction: Transaction) -> Path:
+        return await trio.to_thread.run_sync(
+            put_receipt, self._tree.store, transaction, result, assembly, list(self._items.values()), self._began
+        )
 
-    async def _keep_open_unlinked(self) -> None:
-        """Stored files that are open but have no name any more: what the store has of them goes with this flush."""
-        for node in list(self._tree.layers.nodes.values()):
-            if node.record.nlink == 0 and node.opens > 0 and node.record.kind.is_file and not node.dirty:
-                await self._tree.contents.make_private(node)
+    async def _commit(self, selection: Selection, assembly: Assembly, transaction: Transaction, build: Path) -> None:
+        try:
+            await trio.to_thread.run_sync(transaction.publish, build)
+        finally:
+            if transaction.committed:  # also when the disk failed after that: then only nothing is released
+                self._tree.store.adopt_catalogue()
+        release(self._tree, selection, assembly)
+        await self._tree.journal.sync()
 
     # --- looking at files
 
-    async def _analyse(self, items: dict[int, Item], kept: dict[int, KeptFile]) -> None:
+    async def _analyse(self, selection: Selection) -> None:
         def look(item: Item) -> None:
             item.analyse()
 
-        problems = await each(list(items.values()), look)
-        for item, problem in problems:
-            if isinstance(problem, OSError | StoredDataDamaged):
-                kept[item.ino] = KeptFile(item.path, _reason(problem))
-                del items[item.ino]
-            else:
+        failed: dict[int, str] = {}
+        for item, problem in await each(list(self._items.values()), look):
+            if not isinstance(problem, OSError | StoredDataDamaged):
                 raise problem
+            failed[item.ino] = reason_of(problem)
+        await self._take_out(selection, failed)
+
+    async def _take_out(self, selection: Selection, failed: dict[int, str]) -> bool:
+        """Take out the files that failed, and those that changed since the flush began; whether there were any."""
+        changed = await changed_items(self._tree, list(self._items.values()))
+        for ino, reason in {**failed, **changed}.items():
+            item = self._items.pop(ino)
+            if ino in changed and not item.ingested:
+                if not is_gone(self._tree, item):
+                    selection.waiting.append(KeptFile(item.path, reason))
+                continue
+            self._kept[ino] = KeptFile(item.path, reason)
+            log.warning("kept path=%s reason=%s", shown_path(item.path), reason)
+        return bool(failed or changed)
 
     # --- writing and verifying, until everything that is left holds
 
-    async def _assemble(
-        self,
-        selection: Selection,
-        items: dict[int, Item],
-        kept: dict[int, KeptFile],
-        transaction: Transaction,
-        build: Path,
-    ) -> Assembly:
-        force_plain: dict[int, str] = {}
-        assembly = Assembly(self._tree, transaction, build)
+    async def _assemble(self, selection: Selection, assembly: Assembly, transaction: Transaction) -> None:
+        failures = assembly.writer.failures
         for _ in range(MOST_ROUNDS):
-            await assembly.plan(selection, list(items.values()), force_plain)
+            await assembly.plan(selection, list(self._items.values()), self._force_plain)
             await self._write(assembly)
-            failed = dict(assembly.writer.failures.reasons)
-            for ino, reason in (await changed_items(self._tree, list(items.values()))).items():
-                failed.setdefault(ino, reason)
-            if failed:
-                for ino, reason in failed.items():
-                    item = items.pop(ino)
-                    kept[ino] = KeptFile(item.path, reason)
-                    log.warning("kept path=%s reason=%s", shown_path(item.path), reason)
-                assembly.writer.failures.reasons.clear()
+            failed, failures.kept = failures.kept, {}
+            plain, failures.plain = failures.plain, {}
+            for ino in plain.keys() & self._items.keys():
+                self._store_plain(self._items[ino], plain[ino])
+            if await self._take_out(selection, failed) or plain:
                 continue
-            await trio.to_thread.run_sync(transaction.sync)
             await trio.to_thread.run_sync(assembly.complete)
+            await trio.to_thread.run_sync(transaction.sync)
             damaged = await self._verify(assembly, transaction)
             if not damaged:
-                return assembly
+                return
             for item, problem in damaged:
                 log.error("verification_failed path=%s reason=%s", shown_path(item.path), problem)
-                if item.ino in force_plain or item.ino not in assembly.placement.planes:
-                    kept[item.ino] = KeptFile(item.path, f"verification failed: {problem}")
-                    del items[item.ino]
+                if item.ino in self._force_plain or item.ino not in assembly.placement.planes:
+                    self._kept[item.ino] = KeptFile(item.path, f"verification failed: {problem}")
+                    del self._items[item.ino]
                 else:
-                    force_plain[item.ino] = str(problem)
+                    self._store_plain(item, f"verification failed: {problem}")
         raise OSError("files kept failing while they were being stored")
 
+    def _store_plain(self, item: Item, reason: str) -> None:
+        """From the next round on a file is a plain file, whatever it is an image of."""
+        self._force_plain[item.ino] = reason
+        item.notes.append(reason)
+
     async def _write(self, assembly: Assembly) -> None:
+        jobs = await trio.to_thread.run_sync(assembly.jobs)
+        size = sum(job.bytes for job in jobs) + sum(item.size for item in assembly.items)
+        self._tally.expect(self._items, size)
+
         def run(job: Job) -> None:
             job.run()
 
-        problems = await each(assembly.jobs(), run, lambda job: self._tell("writing", 0, job.bytes))
+        problems = await each(jobs, run, lambda job: self._tally.written(job.bytes))
         if problems:
             raise problems[0][1]
 
-    async def _verify(self, assembly: Assembly, transaction: Transaction) -> list[tuple[Item, Exception]]:
+    async def _verify(self, assembly: Assembly, transaction: Transaction) -> list[tuple[Item, StoredDataDamaged]]:
+        """Rebuild and compare; returns the items that are not what they were."""
         stored = StoredFiles(assembly.builder.read(), transaction)
-        checks = [(item, stored.describe(assembly.record(item))) for item in assembly.items]
+        damaged: list[tuple[Item, StoredDataDamaged]] = []
+
+        def describe(items: Iterable[Item]) -> list[tuple[Item, StoredFile]]:
+            return [(item, stored.describe(assembly.record(item))) for item in items]
 
         def check(pair: tuple[Item, StoredFile]) -> None:
             pair[1].check()
 
-        problems = await each(checks, check, lambda pair: self._tell("verifying", 1, pair[0].size))
-        for (_item, _), problem in problems:
-            if not isinstance(problem, StoredDataDamaged):
-                raise problem
-        return [(item, problem) for (item, _), problem in problems]
+        def compare(job: ShardJob) -> None:
+            assembly.writer.compare_kept(job)
 
-
-def _reason(problem: BaseException) -> str:
-    if isinstance(problem, OSError):
-        return problem.strerror or str(problem)
-    return str(problem)
+        waiting = iter(assembly.items)
+        while batch := list(islice(waiting, VERIFIED_AT_ONCE)):
+            checks = await trio.to_thread.run_sync(describe, batch)
+            for (item, _), problem in await each(
+                checks, check, lambda pair: self._tally.verified(pair[0].ino, pair[0].size)
+            ):
+                if not isinstance(problem, StoredDataDamaged):
+                    raise problem
+                damaged.append((item, problem))
+        for _, problem in await each([job for job in assembly.shards if job.kept], compare):
+            raise problem
+        return damaged

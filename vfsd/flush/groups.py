@@ -8,7 +8,7 @@ made anew whenever a group changes, and never read back.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, final
 
@@ -92,10 +92,18 @@ class GroupDocument:
             known["name"] = known.get("name") or channel.name
             known["colour"] = known.get("colour") or channel.colour
 
-    def include(self, axis: str, numbers: Iterable[int]) -> None:
-        """Make room for these numbers along an axis; the array grows where they are new."""
-        known = self.numbers.setdefault(axis, [])
-        known += sorted(set(numbers) - set(known))
+    def make_room(self, numbers: Mapping[str, Collection[int]]) -> None:
+        """Make room for these numbers along each axis; the array grows where they are new.
+
+        Raises
+        ------
+        GeometryError
+            No array is as large as that; nothing was changed.
+        """
+        known = {axis: self.numbers.get(axis, []) for axis in numbers}
+        grown = {axis: have + sorted(set(numbers[axis]) - set(have)) for axis, have in known.items()}
+        self.geometry = self.geometry.grown_to([len(grown[axis]) for axis in self.geometry.leading])
+        self.numbers = grown
 
     def index(self, time: int, channel: int, z: int) -> tuple[int, int, int]:
         """Place of a plane in a field's array."""

@@ -16,6 +16,7 @@ from typing import final
 import numpy as np
 import xxhash
 
+from vfsd.errors import StoredDataDamaged
 from vfsd.images import NotRebuildable, TiffLayout, analyse_tiff
 from vfsd.images.decode import UndecodableImage, declared_planes
 from vfsd.store import InodeRecord
@@ -48,9 +49,12 @@ class Item:
     record : InodeRecord
         Attributes as they are to be committed.
     open_bytes : callable or None
-        Opens the bytes for reading: a tier file or a source file. None for a stored file.
+        Opens the bytes for reading: a tier file, a source file, or a stored file's plain object. None for a file that is
+        stored as planes.
     stored : StoredFile or None
         A stored file that is to move.
+    seen : (int, int) or None
+        Size and mtime (ns) that the source's file had when it was selected; None for any other.
     version, changes : int
         Data version, and the tier file's count of changes, when the flush began.
     layout : TiffLayout or None
@@ -65,7 +69,7 @@ class Item:
     record: InodeRecord
     open_bytes: Callable[[], int] | None = None
     stored: StoredFile | None = None
-    ingested: bool = False
+    seen: tuple[int, int] | None = None
     version: int = 0
     changes: int = 0
     layout: TiffLayout | None = None
@@ -73,6 +77,11 @@ class Item:
     decoded: tuple[int, int, str] | None = None
     digest: bytes | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def ingested(self) -> bool:
+        """Whether the bytes are the source's."""
+        return self.seen is not None
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
@@ -130,17 +139,19 @@ class Item:
         ------
         ItemChanged
             The file is not as long as it was.
+        StoredDataDamaged
+            A stored file is not what it was when it was stored.
         """
         with self.opened() as fd:
             out = np.empty(self.size, np.uint8).data
             _read_exactly(fd, out, 0)
             if os.fstat(fd).st_size != self.size:
                 raise ItemChanged("changed while it was being stored")
-        self.digest = xxhash.xxh3_128_digest(out)
+        self._take_digest(xxhash.xxh3_128_digest(out))
         return out
 
     def pieces(self, fd: int) -> Iterator[memoryview]:
-        """All bytes of an open item in pieces, each valid until the next; sets the digest at the end."""
+        """All bytes of an open item in pieces, each valid until the next; sets the digest at the end. Raises as `read_whole`."""
         hasher = xxhash.xxh3_128()
         buffer = np.empty(min(PIECE, max(1, self.size)), np.uint8).data
         for offset in range(0, self.size, PIECE):
@@ -150,7 +161,13 @@ class Item:
             yield piece
         if os.fstat(fd).st_size != self.size:
             raise ItemChanged("changed while it was being stored")
-        self.digest = hasher.digest()
+        self._take_digest(hasher.digest())
+
+    def _take_digest(self, digest: bytes) -> None:
+        """A stored file that no longer matches its digest must not get a new one that its damage matches."""
+        if self.stored is not None and digest != self.stored.record.digest:
+            raise StoredDataDamaged("does not match its digest", path=self.path)
+        self.digest = digest
 
 
 def _read_exactly(fd: int, out: memoryview, offset: int) -> None:

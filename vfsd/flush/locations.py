@@ -6,13 +6,17 @@ way of something that is there) gets a short key of its own. The catalogue says 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Callable, Collection, Iterator
+from typing import final
 
 import xxhash
 
 # NAME_MAX of Linux file systems, and how deep a key may grow before the store's own path could push it over PATH_MAX.
 NAME_MAX = 255
 KEY_MAX = 3000
+# Below a group's key lie a row, a column, a field and a shard's name.
+GROUP_KEY_MAX = KEY_MAX - 200
 
 IMAGES = b"images/"
 FILES = b"files/"
@@ -50,11 +54,22 @@ def pages_key(directory: bytes, name: bytes) -> bytes:
     return IMAGES + fitted(directory, b".stacks") + b"/" + fitted(name, b".ome.zarr")
 
 
+def moved_key(location: bytes, old: bytes, new: bytes) -> bytes:
+    """A group's key after its directory `old` was renamed `new`; the same where the key does not show the directory."""
+    prefix = IMAGES + old
+    if not old or location[len(prefix) : len(prefix) + 1] not in (b".", b"_") or not location.startswith(prefix):
+        return location
+    suffix, slash, below = location[len(prefix) :].partition(b"/")
+    return IMAGES + fitted(new, suffix) + slash + below
+
+
 def free_group_key(wanted: bytes, taken: Collection[bytes]) -> bytes:
     """`wanted`, or a variant of it when a group of another directory has the key, or lies above or below it.
 
     Nothing foreign may lie inside a Zarr hierarchy, so no group's key is a folder of another's.
     """
+    if len(wanted) > GROUP_KEY_MAX:
+        wanted = IMAGES + b"~" + xxhash.xxh3_64_hexdigest(wanted).encode() + b".ome.zarr"
     candidate, number = wanted, 1
     while any(_entangled(candidate, key) for key in taken):
         number += 1
@@ -71,6 +86,42 @@ def plain_key(path: bytes) -> bytes:
     return FILES + path
 
 
-def spare_key(ino: int) -> bytes:
-    """Key of a plain file whose own path cannot be used."""
-    return FILES + b"~%x" % ino
+def spare_keys(ino: int) -> Iterator[bytes]:
+    """Keys for a plain file whose own path cannot be used, in the order of trying."""
+    yield FILES + b"~%x" % ino
+    for number in itertools.count(2):
+        yield FILES + b"~%x~%d" % (ino, number)
+
+
+@final
+class PlainKeys:
+    """Gives each plain file of a flush a key of its own: its path, or a spare key when something is in the way.
+
+    Parameters
+    ----------
+    is_free : callable
+        Whether the store can take an object under a key: no file that stays has it, and no folder is in the way.
+    """
+
+    def __init__(self, is_free: Callable[[bytes], bool]) -> None:
+        self._is_free = is_free
+        self._taken: set[bytes] = set()
+        self._folders: set[bytes] = set()
+
+    def choose(self, ino: int, path: bytes, present: bytes | None) -> bytes:
+        """The key of a file that the store has under `present` (None: not yet)."""
+        own = [plain_key(path)] if len(path) <= KEY_MAX else []
+        key = next(key for key in itertools.chain(own, spare_keys(ino)) if self._fits(key, present))
+        self._taken.add(key)
+        self._folders |= _folders_above(key)
+        return key
+
+    def _fits(self, key: bytes, present: bytes | None) -> bool:
+        if key in self._taken or key in self._folders or not self._taken.isdisjoint(_folders_above(key)):
+            return False
+        return key == present or self._is_free(key)
+
+
+def _folders_above(key: bytes) -> set[bytes]:
+    parts = key.split(b"/")
+    return {b"/".join(parts[:depth]) for depth in range(1, len(parts))}

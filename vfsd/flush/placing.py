@@ -22,7 +22,8 @@ from vfsd.flush.groups import GroupDocument
 from vfsd.flush.items import Item
 from vfsd.flush.locations import free_group_key, pages_key, plate_key, stack_key
 from vfsd.plates import Plate, PlatePosition, recognise_plates
-from vfsd.store.catalogue import CatalogueBuilder, GroupRecord, PlaneRecord
+from vfsd.store.builder import CatalogueBuilder
+from vfsd.store.catalogue import GroupRecord, PlaneRecord
 from vfsd.store.geometry import ITEM_SIZES, GeometryError, image_geometry, plate_geometry, stack_geometry
 
 # Below these a stack costs more files and metadata than it saves.
@@ -161,11 +162,9 @@ class Placer:
             "c": {position.channel for position in positions},
             "z": {position.z for position in positions},
         }
-        group, document = self._plate_group(plate, shape, projection, numbers)
-        for axis, wanted in numbers.items():
-            document.include(axis, wanted)
         try:
-            document.geometry = document.geometry.grown_to([len(document.numbers[axis]) for axis in "tcz"])
+            group, document = self._plate_group(plate, shape, projection, numbers)
+            document.make_room(numbers)
         except GeometryError as error:
             for item, _ in members:
                 item.notes.append(str(error))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from vfsd.errors import shown_path
 
@@ -23,6 +23,42 @@ class FlushProgress:
 
 
 OnProgress = Callable[[FlushProgress], None]
+
+
+@final
+class Tally:
+    """Adds up what a flush tells: never more done than there is, never fewer bytes done than before.
+
+    When files have to be taken out or written again, there is more to do in all. Touched only by the trio thread.
+    """
+
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        self._on_progress = on_progress
+        self._files: Collection[int] = ()
+        self._verified: set[int] = set()
+        self._done = self._total = 0
+
+    def tell(self, stage: str) -> None:
+        """Say how far it is."""
+        if self._on_progress is not None:
+            self._on_progress(FlushProgress(stage, len(self._verified), len(self._files), self._done, self._total))
+
+    def expect(self, files: Collection[int], size: int) -> None:
+        """These files (by inode) are to be stored, and so many bytes are still to be written and verified."""
+        self._files = files
+        self._verified.intersection_update(files)
+        self._total = self._done + size
+
+    def written(self, size: int) -> None:
+        """So many bytes of files were written."""
+        self._done += size
+        self.tell("writing")
+
+    def verified(self, file: int, size: int) -> None:
+        """A file was rebuilt and compared."""
+        self._done += size
+        self._verified.add(file)
+        self.tell("verifying")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +86,7 @@ class FlushResult:
     kept : tuple of KeptFile
         What did not reach the store.
     waiting : tuple of KeptFile
-        Files that were open for writing: left for the next flush, and no failure.
+        Files that were open for writing, or changed meanwhile: left for the next flush, and no failure.
     source_replaceable : bool or None
         Whether the store alone can replace the source; None when the source was not ingested.
     obstacles : tuple of KeptFile

@@ -16,18 +16,25 @@ from vfsd.errors import shown_path
 from vfsd.flush.assembly import Assembly
 from vfsd.flush.items import Item
 from vfsd.flush.progress import FlushResult, KeptFile
-from vfsd.store import Kind, Store
+from vfsd.store import Kind, Store, Transaction
 
 VERSION = 1
 
 
-def write_receipt(store: Store, result: FlushResult, assembly: Assembly, items: Sequence[Item], began: int) -> Path:
-    """Write the receipt of a flush that was committed; returns where it lies.
+def put_receipt(
+    store: Store, transaction: Transaction, result: FlushResult, assembly: Assembly, items: Sequence[Item], began: int
+) -> Path:
+    """Put the receipt of a flush into its transaction, so that it is there if and only if the flush is committed.
 
     Parameters
     ----------
     began : int
         When the flush started, ns since the epoch.
+
+    Returns
+    -------
+    Path
+        Where it will lie.
     """
     ended = datetime.now(UTC)
     document: dict[str, Any] = {
@@ -58,7 +65,8 @@ def write_receipt(store: Store, result: FlushResult, assembly: Assembly, items: 
         document["source_replaceable"] = result.source_replaceable
         document["obstacles"] = _listed(result.obstacles)
     name = ended.strftime("%Y%m%dT%H%M%S.%fZ") + ".json"
-    return store.put_receipt(name, json.dumps(document, indent=1).encode() + b"\n")
+    transaction.put_bytes(b"receipts/" + name.encode(), json.dumps(document, indent=1).encode() + b"\n")
+    return store.root / "receipts" / name
 
 
 def _file_entry(item: Item, assembly: Assembly) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """After the commit: the journal forgets what the catalogue knows, and tier files of stored bytes become clean.
 
-What changed while the flush ran stays: a row that is not the snapshot's any more is kept, and a file whose bytes changed
-stays dirty above its committed version.
+What changed while the flush ran stays: a row that is not the snapshot's any more is kept, above the committed version;
+a file whose bytes changed stays dirty; and a name that went meanwhile hides the one that was just committed.
 """
 
 from __future__ import annotations
@@ -11,58 +11,54 @@ from dataclasses import replace
 from vfsd.flush.assembly import Assembly
 from vfsd.flush.items import Item
 from vfsd.flush.selection import Selection, is_unchanged
-from vfsd.store import InodeRecord
+from vfsd.flush.snapshot import Snapshot, placed_as
+from vfsd.store.catalogue import WHITEOUT
+from vfsd.tiers import TierFile
 from vfsd.tree import Tree
 
 
 def release(tree: Tree, selection: Selection, assembly: Assembly) -> None:
     """Bring journal and nodes in line with the catalogue that was just committed; one journal change, no awaits."""
-    items = {item.ino: item for item in assembly.items}
     snapshot, journal = selection.snapshot, tree.journal
+    stored = {item.ino for item in assembly.items}
+    clean: list[TierFile] = []
     with journal.change():
-        for ino in assembly.merged_inodes:
-            item = items.get(ino)
-            if item is not None and item.stored is None and not item.ingested:
-                _release_data(tree, selection, item)
-            elif journal.inode(ino) == snapshot.inodes[ino]:
+        for item in assembly.items:
+            clean += _release_item(tree, snapshot, item)
+        for ino in assembly.merged_inodes - stored:
+            if journal.inode(ino) == snapshot.inodes[ino]:
                 journal.drop_inode(ino)
         for parent, name in assembly.merged_entries:
-            if journal.entry(parent, name) == snapshot.entries[parent, name]:
+            before, now = snapshot.entries[parent, name], journal.entry(parent, name)
+            if now == before:
                 journal.drop_entry(parent, name)
-    tree.layers.after_commit([*assembly.merged_inodes, *(entry.record.ino for entry in snapshot.ingested)])
+            elif now is None and before != WHITEOUT:
+                journal.put_entry(parent, name, WHITEOUT)  # it went when nothing lower had it yet
+    for data in clean:  # only now: whoever drops a clean file must not leave a row that needs it
+        tree.tiers.mark_clean(data)
+    ingested = {entry.record.ino for entry in snapshot.ingested}
+    tree.layers.after_commit(assembly.merged_inodes | stored | ingested)
 
 
-def _release_data(tree: Tree, selection: Selection, item: Item) -> None:
-    row = tree.journal.inode(item.ino)
-    committed = tree.store.catalogue.inode(item.ino)
-    if row is None or committed is None:
-        return  # unlinked meanwhile: the next flush takes it out of the store
+def _release_item(tree: Tree, snapshot: Snapshot, item: Item) -> list[TierFile]:
+    """Bring a stored file's row in line; returns the tier file that holds nothing but what is stored now."""
+    row, committed = tree.journal.inode(item.ino), tree.store.catalogue.inode(item.ino)
     node = tree.layers.nodes.get(item.ino)
-    if node is None or node.data is None or not is_unchanged(tree, item):
-        # newer bytes are in a tier; below them is now this committed version
-        newer = _placed(row.record, committed)
-        tree.journal.put_inode(newer, row.tier, row.own_xattrs)
-        if node is not None:
-            node.record = _placed(node.record, committed)
-        return
-    tree.tiers.mark_clean(node.data)
-    if row == selection.snapshot.inodes[item.ino]:
+    if row is None or committed is None:
+        return []  # no row, or unlinked meanwhile: its entry says so
+    was_dirty = item.stored is None and not item.ingested
+    data = None if node is None else node.data
+    released = [data] if was_dirty and data is not None and is_unchanged(tree, item) else []
+    if row == snapshot.inodes.get(item.ino) and (released or row.tier is None):
         tree.journal.drop_inode(item.ino)
-        return
-    # attributes changed meanwhile: they stay in the journal, the bytes are the store's
-    newer = replace(
-        _placed(row.record, committed), size=committed.size, mtime=committed.mtime, version=committed.version
-    )
-    tree.journal.put_inode(newer, None, row.own_xattrs)
-    node.record = newer
-
-
-def _placed(record: InodeRecord, committed: InodeRecord) -> InodeRecord:
-    """A record that knows where the committed version of its file lies."""
-    return replace(
-        record,
-        kind=committed.kind,
-        location=committed.location,
-        skeleton=committed.skeleton,
-        digest=committed.digest,
-    )
+        return released
+    # something changed meanwhile: it stays in the journal, above the committed version
+    newer, tier = placed_as(row.record, committed), row.tier
+    if released:
+        newer, tier = replace(newer, mtime=released[0].mtime), None
+    elif tier is not None:
+        newer = replace(newer, size=row.record.size, version=row.record.version)  # they name the tier file
+    tree.journal.put_inode(newer, tier, row.own_xattrs)
+    if node is not None:
+        node.record = newer
+    return released

@@ -7,17 +7,18 @@ Jobs run in worker threads, a few planes in memory each.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
 from typing import final
 
 import numpy as np
 
 from vfsd.codec.shard import ShardWriter
 from vfsd.errors import StoredDataDamaged, VfsdError
-from vfsd.flush.items import WHOLE_FILE, Item, ItemChanged
+from vfsd.flush.items import Item, ItemChanged
+from vfsd.flush.shards import ShardJob, is_read_at_once
 from vfsd.images import Skeleton, extract_skeleton
 from vfsd.images.decode import UndecodableImage, decode_tiff
 from vfsd.images.pixels import read_plane, swap_in_place
@@ -27,7 +28,7 @@ from vfsd.store.catalogue import PlaneRecord
 from vfsd.store.geometry import ArrayGeometry
 from vfsd.store.ngff import DisplayWindow, display_window
 from vfsd.store.planes import encode_plane
-from vfsd.store.storage import write_all
+from vfsd.store.storage import start_writeback, write_all
 from vfsd.store.stored import ShardIndexes
 
 # What may go wrong with one file without stopping the others.
@@ -35,50 +36,48 @@ ITEM_PROBLEMS = (ItemChanged, TruncatedImage, UndecodableImage, StoredDataDamage
 
 
 @final
-@dataclass(slots=True)
-class ShardJob:
-    """One shard to write.
+class Failures:
+    """Files with which something went wrong, by inode, with the reason; filled by jobs in any thread.
 
     Attributes
     ----------
-    new : list of (Item, PlaneRecord)
-        Planes to be read and compressed; the pages of one item stand together.
-    kept : list of int
-        Positions whose chunks are copied from the shard that is there.
+    kept : dict
+        Files that could not be stored.
+    plain : dict
+        Files whose planes could not be stored: their bytes can still be.
+    damaged_shards : set of bytes
+        Keys of shards that cannot take a plane: what they hold already cannot be read.
     """
-
-    key: bytes
-    geometry: ArrayGeometry
-    new: list[tuple[Item, PlaneRecord]] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
-
-    @property
-    def signature(self) -> frozenset[tuple[int, int, int]]:
-        """What makes two jobs write the same shard."""
-        fresh = {
-            (item.ino, plane.page, self.geometry.positions_in_shard(self._index(plane))[0]) for item, plane in self.new
-        }
-        return frozenset(fresh | {(0, 0, position) for position in self.kept})
-
-    def _index(self, plane: PlaneRecord) -> tuple[int, ...]:
-        return plane.index[: len(self.geometry.leading)]
-
-
-class Failures:
-    """Files that could not be stored, by inode, with the reason; filled by jobs in any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.reasons: dict[int, str] = {}
+        self.kept: dict[int, str] = {}
+        self.plain: dict[int, str] = {}
+        self.damaged_shards: set[bytes] = set()
 
-    def add(self, item: Item, problem: BaseException) -> None:
-        """Record a file's problem; the first one counts."""
+    def keep(self, item: Item, problem: BaseException) -> None:
+        """A file cannot be stored; the first problem counts."""
         with self._lock:
-            if isinstance(problem, OSError) and not isinstance(problem, VfsdError):
-                reason = problem.strerror or str(problem)
-            else:
-                reason = str(problem)
-            self.reasons.setdefault(item.ino, reason)
+            self.kept.setdefault(item.ino, reason_of(problem))
+
+    def make_plain(self, item: Item, problem: BaseException) -> None:
+        """A file's planes cannot be stored."""
+        with self._lock:
+            self.plain.setdefault(item.ino, reason_of(problem))
+
+    def give_up_shard(self, job: ShardJob, problem: StoredDataDamaged) -> None:
+        """A shard stays as it is, damaged; what was to come into it is stored plain."""
+        with self._lock:
+            self.damaged_shards.add(job.key)
+            for item, _ in job.new:
+                self.plain.setdefault(item.ino, f"the shard of its place is damaged ({reason_of(problem)})")
+
+
+def reason_of(problem: BaseException) -> str:
+    """A problem in words, without the file's name."""
+    if isinstance(problem, OSError):
+        return problem.strerror or str(problem)
+    return problem.message if isinstance(problem, VfsdError) else str(problem)
 
 
 @final
@@ -87,57 +86,87 @@ class ObjectWriter:
 
     Parameters
     ----------
-    wanted_windows : dict
-        Inode → (group, channel) whose display window is to be taken from that item's plane; results in `windows`.
+    old_shards : ShardIndexes
+        Reads the store as it is.
+
+    Attributes
+    ----------
+    wanted_windows : collection of int
+        Inodes of items from whose plane a display window is to be taken; `windows` has the results.
+    skeletons : dict
+        Inode → the skeleton of what was stored as planes, as bytes: a whole plate's wait here until the commit.
     """
 
-    def __init__(
-        self, transaction: Transaction, old_shards: ShardIndexes, wanted_windows: dict[int, tuple[int, int]]
-    ) -> None:
+    def __init__(self, transaction: Transaction, old_shards: ShardIndexes) -> None:
         self._transaction = transaction
         self._old_shards = old_shards
-        self.wanted_windows = wanted_windows
-        self.windows: dict[tuple[int, int], DisplayWindow] = {}
-        self.skeletons: dict[int, Skeleton] = {}
+        self.wanted_windows: Collection[int] = ()
+        self.windows: dict[int, DisplayWindow] = {}
+        self.skeletons: dict[int, bytes] = {}
         self.failures = Failures()
 
     # --- shards
 
-    def write_shard(self, job: ShardJob, old_key: bytes | None) -> None:
+    def write_shard(self, job: ShardJob) -> None:
         """Write one shard.
 
         Raises
         ------
         OSError
             The store's disk failed (full, for one): the flush as a whole cannot go on.
-        StoredDataDamaged
-            The shard whose planes are to be kept is damaged.
         """
         fd = self._transaction.create(job.key)
         try:
             writer = ShardWriter(fd, job.geometry.chunks_per_shard)
-            if job.kept and old_key is not None:
-                for position in job.kept:
-                    chunk = self._old_shards.chunk(old_key, job.geometry.chunks_per_shard, position)
-                    if chunk is not None:
-                        writer.append(position, chunk)
-            self._append_items(writer, job)
+            for position in job.kept:
+                chunk = self._kept_chunk(job, position)
+                if chunk is not None:
+                    writer.append(position, chunk)
+            for item, planes in job.items.values():
+                self._append_item(writer, job, item, planes)
             writer.finish()
+            start_writeback(fd)
+        except _OldShardDamaged as damaged:
+            self.failures.give_up_shard(job, damaged.problem)
         finally:
             os.close(fd)
 
-    def _append_items(self, writer: ShardWriter, job: ShardJob) -> None:
-        pages: dict[int, tuple[Item, list[PlaneRecord]]] = {}
-        for item, plane in job.new:
-            pages.setdefault(item.ino, (item, []))[1].append(plane)
-        for item, planes in pages.values():
+    def _kept_chunk(self, job: ShardJob, position: int) -> bytes | None:
+        try:
+            return self._old_shards.chunk(job.old_key, job.geometry.chunks_per_shard, position)
+        except StoredDataDamaged as problem:
+            raise _OldShardDamaged(problem) from problem
+        except OSError as problem:  # a bad sector: as damaged as anything
+            raise _OldShardDamaged(StoredDataDamaged(reason_of(problem), path=job.old_key)) from problem
+
+    def compare_kept(self, job: ShardJob) -> None:
+        """Whether the chunks that were copied into a shard are the old one's, which goes with the commit.
+
+        Raises
+        ------
+        OSError
+            They are not: the store's disk does not keep what is written to it.
+        """
+        written = ShardIndexes(self._transaction)
+        for position in job.kept:
             try:
-                for plane, chunks in self._encoded(item, planes, job.geometry):
-                    index = plane.index[: len(job.geometry.leading)]
-                    for position, chunk in zip(job.geometry.positions_in_shard(index), chunks, strict=True):
-                        writer.append(position, chunk)
-            except _ReadFailed as failed:
-                self.failures.add(item, failed.problem)
+                copy = written.chunk(job.key, job.geometry.chunks_per_shard, position)
+                same = copy == self._old_shards.chunk(job.old_key, job.geometry.chunks_per_shard, position)
+            except StoredDataDamaged as problem:
+                raise OSError(errno.EIO, f"a shard does not read back ({problem.message})", job.key) from problem
+            if not same:
+                raise OSError(errno.EIO, "a shard does not read back as it was written", job.key)
+
+    def _append_item(self, writer: ShardWriter, job: ShardJob, item: Item, planes: list[PlaneRecord]) -> None:
+        try:
+            for plane, chunks in self._encoded(item, planes, job.geometry):
+                for position, chunk in zip(job.positions(plane), chunks, strict=True):
+                    writer.append(position, chunk)
+        except _ReadFailed as failed:
+            if item.layout is None:  # only the decoded copy for the plate is lacking
+                self.failures.make_plain(item, failed.problem)
+            else:
+                self.failures.keep(item, failed.problem)
 
     def _encoded(
         self, item: Item, planes: list[PlaneRecord], geometry: ArrayGeometry
@@ -153,19 +182,26 @@ class ObjectWriter:
     ) -> Iterator[tuple[PlaneRecord, list[bytes]]]:
         if item.layout is None:
             yield planes[0], self._encode_decoded(item, geometry)
-        elif item.size <= WHOLE_FILE and len(planes) == item.layout.plane_count:
+        elif is_read_at_once(item, planes):
             yield from self._encode_whole(item, planes, geometry)
         else:
             with item.opened() as fd:
-                if item.ino not in self.skeletons:
-                    for _ in item.pieces(fd):
-                        pass  # for the digest
-                    self.skeletons[item.ino] = extract_skeleton(fd, item.layout)
                 for plane in planes:
                     page = item.layout.pages[plane.page]
                     pixels = np.empty(page.nbytes, np.uint8).data
                     read_plane(fd, page, pixels)
                     yield plane, self._encode(item, pixels, geometry)
+
+    def read_apart(self, item: Item) -> None:
+        """Digest and skeleton of a file whose planes are read one by one: it is large, or goes into several shards."""
+        assert item.layout is not None
+        try:
+            with item.opened() as fd:
+                for _ in item.pieces(fd):
+                    pass
+                self.skeletons[item.ino] = extract_skeleton(fd, item.layout).to_bytes()
+        except (*ITEM_PROBLEMS, OSError) as problem:
+            self.failures.keep(item, problem)
 
     def _encode_whole(
         self, item: Item, planes: list[PlaneRecord], geometry: ArrayGeometry
@@ -175,7 +211,7 @@ class ObjectWriter:
         content = item.read_whole()
         layout = item.layout
         rest = b"".join(content[start : start + length] for start, length, _ in layout.gaps())
-        self.skeletons[item.ino] = Skeleton(layout, rest)
+        self.skeletons[item.ino] = Skeleton(layout, rest).to_bytes()
         for plane in planes:
             page = layout.pages[plane.page]
             if len(page.segments) == 1:
@@ -207,36 +243,51 @@ class ObjectWriter:
         return encode_plane(content, geometry)
 
     def _look_at(self, item: Item, pixels: memoryview, geometry: ArrayGeometry) -> None:
-        wanted = self.wanted_windows.get(item.ino)
-        if wanted is not None and wanted not in self.windows:
-            self.windows[wanted] = display_window(np.frombuffer(pixels, geometry.pixel_type))
+        if item.ino in self.wanted_windows and item.ino not in self.windows:
+            self.windows[item.ino] = display_window(np.frombuffer(pixels, geometry.pixel_type))
 
     # --- plain files
 
     def write_plain(self, item: Item, key: bytes) -> None:
         """Store a file's bytes as they are; raises OSError when the store's disk fails."""
+        target = self._transaction.create(key)
         try:
-            source = item.opened()
-            with source as fd:
-                target = self._transaction.create(key)
-                try:
-                    for piece in self._read_pieces(item, fd):
-                        write_all(target, piece)
-                finally:
-                    os.close(target)
+            for piece in self._read_pieces(item):
+                write_all(target, piece)
+            start_writeback(target)
         except _ReadFailed as failed:
-            self._transaction.drop(key)
-            self.failures.add(item, failed.problem)
-        except (ItemChanged, StoredDataDamaged, FileNotFoundError) as problem:
-            self._transaction.drop(key)
-            self.failures.add(item, problem)
+            self.failures.keep(item, failed.problem)
+        finally:
+            os.close(target)
 
     @staticmethod
-    def _read_pieces(item: Item, fd: int) -> Iterator[memoryview]:
+    def _read_pieces(item: Item) -> Iterator[memoryview]:
         try:
-            yield from item.pieces(fd)
-        except OSError as problem:
+            with item.opened() as fd:
+                yield from item.pieces(fd)
+        except (*ITEM_PROBLEMS, OSError) as problem:
             raise _ReadFailed(problem) from problem
+
+    def link_plain(self, item: Item, key: bytes) -> None:
+        """Put a plain object under another key; its bytes are compared when it is verified."""
+        assert item.stored is not None
+        location = item.stored.record.location
+        assert location is not None
+        item.digest = item.stored.record.digest
+        if location == key:
+            return
+        try:
+            self._transaction.link(location, key)
+        except FileNotFoundError:
+            self.failures.keep(item, StoredDataDamaged("is missing from the store", path=location))
+
+
+class _OldShardDamaged(Exception):
+    """The shard whose planes are to be kept cannot be read."""
+
+    def __init__(self, problem: StoredDataDamaged) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
 
 
 class _ReadFailed(Exception):

@@ -124,6 +124,13 @@ class _Operations(pyfuse3.Operations):
         self._files[number] = handle
         return number
 
+    def release_all(self) -> None:
+        """The kernel is gone and releases nothing any more: give back every handle."""
+        while self._files:
+            _, handle = self._files.popitem()
+            self._contents.release(handle)
+        self._listings.clear()
+
     # --- names
 
     @_answers("lookup")
@@ -322,10 +329,10 @@ class Pyfuse3Transport:
     name = "pyfuse3"
 
     def __init__(self, tree: Tree, mountpoint: Path, *, filesystem_name: str, options: Sequence[str]) -> None:
-        self._tree = tree
         self._mountpoint = mountpoint
         self._filesystem_name = filesystem_name
         self._options = options
+        self._operations = _Operations(tree)
         self._mounted = False
 
     def mount(self) -> None:
@@ -340,7 +347,7 @@ class Pyfuse3Transport:
         escaped = self._filesystem_name.replace("\\", "\\\\").replace(",", "\\,")
         options |= {f"fsname={escaped}", "subtype=vfsd", *self._options}
         try:
-            pyfuse3.init(_Operations(self._tree), os.fspath(self._mountpoint), options)
+            pyfuse3.init(self._operations, os.fspath(self._mountpoint), options)
         except (RuntimeError, OSError) as problem:
             raise UnfitError(
                 f"cannot be mounted ({problem})", path=self._mountpoint, remedy="vfsd doctor says what is missing"
@@ -356,6 +363,7 @@ class Pyfuse3Transport:
         finally:
             self._mounted = False
             pyfuse3.close(unmount=False)
+            self._operations.release_all()
 
     def _raise_read_ahead(self) -> None:
         """Only root may, and only while the mount answers; without it reads are smaller, not wrong."""

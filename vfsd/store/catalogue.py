@@ -1,9 +1,9 @@
 """The catalogue: the tree of a store, and where the bytes of each file are.
 
-One SQLite file, `catalog.sqlite`, never in WAL mode and never written in place: a new generation is built elsewhere,
-synced, and renamed over the old one by `Transaction`, so that a store may lie on a network file system and a reader
-always sees one whole generation. The journal of a mount has the same `inode`, `entry` and `xattr` shapes (see
-`tree/journal.py`), and its rows replace the catalogue's rows of the same key.
+One SQLite file, `catalog.sqlite`, never in WAL mode and never written in place: a new generation is built elsewhere
+(`builder.CatalogueBuilder`), synced, and renamed over the old one by `Transaction`, so that a store may lie on a network
+file system and a reader always sees one whole generation. The journal of a mount has the same `inode`, `entry` and
+`xattr` shapes (see `tree/journal.py`), and its rows replace the catalogue's rows of the same key.
 
 Paths and names are raw bytes. Times are in nanoseconds since the epoch, sizes in bytes.
 """
@@ -14,7 +14,7 @@ import enum
 import sqlite3
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -129,7 +129,7 @@ XATTR_COLUMNS = """
     PRIMARY KEY (ino, name)
 """
 
-_SCHEMA = f"""
+SCHEMA = f"""
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     -- generation: counts committed transactions; next_ino: the next number to give out;
@@ -166,7 +166,7 @@ CREATE TABLE skeleton (
 );
 """
 
-_INODE_FIELDS = (
+INODE_FIELDS = (
     "ino, kind, mode, uid, gid, nlink, size, atime, mtime, ctime, rdev, origin, opaque, target, location, skeleton, "
     "digest, version"
 )
@@ -299,13 +299,13 @@ class Catalogue:
 
     def inode(self, ino: int) -> InodeRecord | None:
         """The record of an inode, or None."""
-        row = self._db.execute(f"SELECT {_INODE_FIELDS} FROM inode WHERE ino = ?", (ino,)).fetchone()
+        row = self._db.execute(f"SELECT {INODE_FIELDS} FROM inode WHERE ino = ?", (ino,)).fetchone()
         return None if row is None else record_from_row(row)
 
     def entries(self, parent: int) -> list[tuple[bytes, int, InodeRecord | None]]:
         """(name, ino, record) of each entry of a directory; whiteouts have ino 0 and no record."""
         rows = self._db.execute(
-            f"SELECT e.name, e.ino, i.* FROM entry e LEFT JOIN (SELECT {_INODE_FIELDS} FROM inode) i ON i.ino = e.ino "
+            f"SELECT e.name, e.ino, i.* FROM entry e LEFT JOIN (SELECT {INODE_FIELDS} FROM inode) i ON i.ino = e.ino "
             "WHERE e.parent = ?",
             (parent,),
         )
@@ -393,134 +393,3 @@ class Catalogue:
             (Kind.PLANES, Kind.PLAIN),
         ).fetchone()
         return int(row[0]), int(row[1])
-
-
-@final
-class CatalogueBuilder:
-    """The next generation of a catalogue, on a private copy that nobody else sees until it is renamed in.
-
-    Never touches the store: `Transaction` copies the finished file there.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("PRAGMA synchronous = OFF")  # a crash throws this file away; Transaction syncs the final copy
-        self._db.execute("PRAGMA cache_size = -65536")
-
-    @classmethod
-    def create(cls, path: Path, root: InodeRecord) -> CatalogueBuilder:
-        """An empty catalogue of generation 0 whose root directory is `root`."""
-        builder = cls(path)
-        builder._db.executescript(_SCHEMA)
-        builder.begin()
-        builder.set_meta("generation", 0)
-        builder.set_meta("next_ino", FIRST_FREE_INO)
-        builder.put_inode(replace(root, ino=ROOT_INO))
-        return builder
-
-    def begin(self) -> None:
-        """Start the one transaction in which everything is changed."""
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def finish(self) -> None:
-        """Commit and close; the file is complete."""
-        self._db.execute("COMMIT")
-        self._db.close()
-
-    def abandon(self) -> None:
-        """Close without completing; the file is worthless."""
-        self._db.close()
-
-    def read(self) -> Catalogue:
-        """The uncommitted state through the reading interface (same connection: do not close it)."""
-        return Catalogue(self._db)
-
-    def set_meta(self, key: str, value: int | str | bytes) -> None:
-        """Set a value of `meta`."""
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-    def put_inode(self, record: InodeRecord) -> None:
-        """Insert or replace an inode."""
-        self._db.execute(
-            f"INSERT OR REPLACE INTO inode ({_INODE_FIELDS}) VALUES ({','.join('?' * 18)})",
-            record_values(record),
-        )
-
-    def put_entry(self, parent: int, name: bytes, ino: int) -> None:
-        """Insert or replace an entry."""
-        self._db.execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?)", (parent, name, ino))
-
-    def remove_entry(self, parent: int, name: bytes) -> None:
-        """Remove an entry if it is there."""
-        self._db.execute("DELETE FROM entry WHERE parent = ? AND name = ?", (parent, name))
-
-    def set_xattrs(self, ino: int, attributes: dict[bytes, bytes]) -> None:
-        """Replace all extended attributes of an inode."""
-        self._db.execute("DELETE FROM xattr WHERE ino = ?", (ino,))
-        self._db.executemany("INSERT INTO xattr VALUES (?, ?, ?)", [(ino, n, v) for n, v in attributes.items()])
-
-    def add_skeleton(self, digest: bytes, data: bytes) -> int:
-        """The row of this skeleton, made if no equal one is there."""
-        row = self._db.execute("SELECT id FROM skeleton WHERE digest = ?", (digest,)).fetchone()
-        if row is not None:
-            return int(row[0])
-        cursor = self._db.execute("INSERT INTO skeleton (digest, data) VALUES (?, ?)", (digest, data))
-        return int(cursor.lastrowid or 0)
-
-    def add_group(self, location: bytes, form: str, directory: bytes, document: str) -> int:
-        """A new image group."""
-        cursor = self._db.execute(
-            "INSERT INTO image_group (location, form, directory, document) VALUES (?, ?, ?, ?)",
-            (location, form, directory, document),
-        )
-        return int(cursor.lastrowid or 0)
-
-    def move_group(self, group: int, location: bytes, directory: bytes) -> None:
-        """The directory that a group mirrors was renamed."""
-        self._db.execute(
-            "UPDATE image_group SET location = ?, directory = ? WHERE id = ?", (location, directory, group)
-        )
-
-    def set_group_document(self, group: int, document: str) -> None:
-        """Replace the document of a group."""
-        self._db.execute("UPDATE image_group SET document = ? WHERE id = ?", (document, group))
-
-    def remove_group(self, group: int) -> None:
-        """Remove a group that has no planes any more."""
-        self._db.execute("DELETE FROM image_group WHERE id = ?", (group,))
-
-    def clear_planes(self, ino: int) -> None:
-        """Forget where the pages of a file lie."""
-        self._db.execute("DELETE FROM plane WHERE ino = ?", (ino,))
-
-    def put_planes(self, planes: list[PlaneRecord]) -> None:
-        """Record where pages lie; a place that another page had is taken over."""
-        self._db.executemany(
-            "INSERT OR REPLACE INTO plane VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(p.ino, p.page, p.group, p.image, *p.index) for p in planes],
-        )
-
-    def remove_unreachable(self) -> list[InodeRecord]:
-        """Drop inodes that no path from the root reaches, and all that hangs on them; return what was dropped."""
-        self._db.execute("CREATE TEMP TABLE IF NOT EXISTS reachable (ino INTEGER PRIMARY KEY)")
-        self._db.execute("DELETE FROM reachable")
-        self._db.execute(
-            "WITH RECURSIVE live(ino) AS (SELECT ? UNION SELECT e.ino FROM entry e JOIN live ON e.parent = live.ino "
-            "WHERE e.ino != 0) INSERT INTO reachable SELECT ino FROM live",
-            (ROOT_INO,),
-        )
-        gone = "SELECT ino FROM inode WHERE ino NOT IN (SELECT ino FROM reachable)"
-        dropped = [
-            record_from_row(row)
-            for row in self._db.execute(f"SELECT {_INODE_FIELDS} FROM inode WHERE ino IN ({gone})").fetchall()
-        ]
-        self._db.execute("DELETE FROM entry WHERE parent NOT IN (SELECT ino FROM reachable)")
-        self._db.execute(f"DELETE FROM xattr WHERE ino IN ({gone})")
-        self._db.execute(f"DELETE FROM plane WHERE ino IN ({gone})")
-        self._db.execute("DELETE FROM inode WHERE ino NOT IN (SELECT ino FROM reachable)")
-        return dropped
-
-    def drop_unused_skeletons(self) -> None:
-        """Remove skeletons that no inode refers to."""
-        self._db.execute("DELETE FROM skeleton WHERE id NOT IN (SELECT skeleton FROM inode WHERE skeleton IS NOT NULL)")

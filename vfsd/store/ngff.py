@@ -104,9 +104,7 @@ def group_document(attributes: Mapping[str, Any] | None = None) -> Document:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
 
 
-def plate_layout(
-    wells: Iterable[tuple[int, int]], size: tuple[int, int] | None = None
-) -> tuple[list[str], list[str]]:
+def plate_layout(wells: Iterable[tuple[int, int]], size: tuple[int, int] | None = None) -> tuple[list[str], list[str]]:
     """Names of all rows and columns of the physical plate.
 
     Section "plate": each row and column in the physical plate MUST be defined, even without wells. So it is

@@ -83,9 +83,7 @@ def decode_plane(read_chunk: ReadChunk, geometry: ArrayGeometry, out: memoryview
     return tuple(absent)
 
 
-def decode_plane_range(
-    read_chunk: ReadChunk, geometry: ArrayGeometry, offset: int, out: memoryview
-) -> tuple[int, ...]:
+def decode_plane_range(read_chunk: ReadChunk, geometry: ArrayGeometry, offset: int, out: memoryview) -> tuple[int, ...]:
     """Decode as many bytes of a plane as `out` has, from `offset` on; only tiles and Blosc blocks touched.
 
     Each chunk that is touched is read once for each band (`ArrayGeometry.bands`).
@@ -135,9 +133,7 @@ class _Rectangle(NamedTuple):
     at: int
 
 
-def _decode_band(
-    read_chunk: ReadChunk, geometry: ArrayGeometry, band: int, start: int, target: _Bytes
-) -> set[int]:
+def _decode_band(read_chunk: ReadChunk, geometry: ArrayGeometry, band: int, start: int, target: _Bytes) -> set[int]:
     """Decode the part of a tiled band from its byte `start` on; returns the tiles that have no chunk."""
     row_bytes = geometry.width * geometry.pixel_bytes
     tile_row_bytes = geometry.tile_width * geometry.pixel_bytes

@@ -20,14 +20,19 @@ from pathlib import Path
 from typing import final
 
 from vfsd.errors import BusyError, StoredDataDamaged, UnfitError
-from vfsd.store.catalogue import ROOT_INO, Catalogue, CatalogueBuilder, InodeRecord, Kind
+from vfsd.store.builder import CatalogueBuilder
+from vfsd.store.catalogue import ROOT_INO, Catalogue, InodeRecord, Kind
+from vfsd.store.intents import WORK, recover_work
 from vfsd.store.storage import LocalStorage
 from vfsd.store.stored import StoredFiles
-from vfsd.store.transaction import CATALOGUE_KEY, Transaction, recover_work
+from vfsd.store.transaction import CATALOGUE_KEY, Transaction
 
 FORMAT = "vfsd-store"
 VERSION = 1
 HEADER = "vfs.json"
+# What a creation that was killed leaves behind; it holds nothing yet.
+_OWN_NAMES = {"lock", "catalog.sqlite", "catalog.sqlite.new", ".catalog.sqlite.part", ".vfs.json.part"}
+_OWN_FOLDERS = {"images", "files", "receipts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ class Store:
 
     @classmethod
     def create(cls, root: Path, *, source: Path | None) -> Store:
-        """Make a new store in a folder that is missing or empty, and open it for writing.
+        """Make a new store in a folder that is missing or empty (or where making one was interrupted); open it for writing.
 
         Raises
         ------
@@ -112,7 +117,7 @@ class Store:
             root.mkdir(parents=True, exist_ok=True)
             if (root / HEADER).exists():
                 raise UnfitError("is a store already", path=root)
-            if any(name.name != "lock" for name in root.iterdir()):
+            if not _is_unfinished(root):
                 raise UnfitError("is not empty and no store", path=root, remedy="Choose another folder with --store")
             lock = _lock_store(root)
         except OSError as error:
@@ -165,11 +170,32 @@ class Store:
             store = cls(root, store_id, storage, catalogue, lock)
             if writable:
                 store.notices += recover_work(storage, catalogue.generation)
+            else:
+                store._recover_for_reading()
             return store
         except BaseException:
             if lock is not None:
                 os.close(lock)
             raise
+
+    def _recover_for_reading(self) -> None:
+        """What a crash left would look like damage: put it right first, unless a writer is at it or nobody may write."""
+        if not os.path.lexists(self.storage.path(WORK)):
+            return
+        try:
+            lock = _lock_store(self.root)
+        except BusyError:
+            return  # a flush of another process, or that process puts it right
+        except OSError:
+            self.notices.append(
+                "an interrupted flush left its work here, which nobody without the right to write can undo"
+            )
+            return
+        try:
+            self.adopt_catalogue()  # the writer that held the lock until now may have committed
+            self.notices += recover_work(self.storage, self.catalogue.generation)
+        finally:
+            os.close(lock)
 
     def close(self) -> None:
         """Release the lock and everything else; harmless when done twice."""
@@ -216,9 +242,16 @@ class Store:
     # --- changing it
 
     def begin(self) -> Transaction:
-        """Start the next change."""
+        """Start the next change; what an earlier one could not undo or finish comes first.
+
+        Raises
+        ------
+        OSError
+            The store's disk cannot be written.
+        """
         if self._lock is None:
             raise UnfitError("the store is open for reading only", path=self.root)
+        recover_work(self.storage, self.catalogue.generation)
         return Transaction(self.storage, self.catalogue.generation + 1)
 
     def adopt_catalogue(self) -> None:
@@ -232,10 +265,11 @@ class Store:
         """Where the current generation lies, for copying."""
         return self.root / os.fsdecode(CATALOGUE_KEY)
 
-    def put_receipt(self, name: str, data: bytes) -> Path:
-        """Put a receipt, durably; returns where it lies."""
-        self.storage.put_file(b"receipts/" + name.encode(), data)
-        return self.root / "receipts" / name
+
+def _is_unfinished(root: Path) -> bool:
+    """Whether a folder is empty, or holds what a creation that was killed left: nothing of anybody's."""
+    names = {entry.name for entry in root.iterdir()}
+    return names <= _OWN_NAMES | _OWN_FOLDERS and not any(any((root / n).iterdir()) for n in names & _OWN_FOLDERS)
 
 
 def _read_header(root: Path) -> str:

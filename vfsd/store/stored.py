@@ -38,11 +38,15 @@ PIECE = 4 << 20
 
 @final
 class ShardIndexes:
-    """Shard indexes by key, read once. Thread-safe: the lock covers the table, never a read."""
+    """Shard indexes by key, read once. Thread-safe: the lock covers the table, never a read.
+
+    An index whose reading began before a `forget` is used once and not kept: its shard may have been replaced.
+    """
 
     def __init__(self, reader: ObjectReader) -> None:
         self._reader = reader
         self._lock = threading.Lock()
+        self._forgotten = 0
         self._indexes: OrderedDict[bytes, ShardIndex] = OrderedDict()
 
     def index(self, key: bytes, chunk_count: int) -> ShardIndex:
@@ -52,6 +56,7 @@ class ShardIndexes:
             if found is not None:
                 self._indexes.move_to_end(key)
                 return found
+            forgotten = self._forgotten
         size = self._reader.size(key)
         tail = index_size(chunk_count)
         if size < tail:
@@ -61,6 +66,8 @@ class ShardIndexes:
         except ShardError as error:
             raise StoredDataDamaged(str(error), path=key) from error
         with self._lock:
+            if forgotten != self._forgotten:
+                return found
             self._indexes[key] = found
             while len(self._indexes) > CACHED_INDEXES:
                 self._indexes.popitem(last=False)
@@ -74,6 +81,7 @@ class ShardIndexes:
     def forget(self) -> None:
         """Shards were replaced: read their indexes again."""
         with self._lock:
+            self._forgotten += 1
             self._indexes.clear()
 
 
@@ -150,23 +158,29 @@ class StoredFile:
             return
         os.posix_fallocate(fd, 0, size)  # a full tmpfs says so here; written through the mapping it would be SIGBUS
         if self.skeleton is None:
-            self._copy_plain(fd)
+            self._twice(lambda: self._copy_plain(fd))
             return
         with mmap.mmap(fd, size) as mapping, memoryview(mapping) as view:
             self.rebuild_buffer(view)
 
     def rebuild_buffer(self, out: memoryview) -> None:
         """The same into a buffer of the file's size."""
-        try:
+
+        def fill() -> None:
             self._fill(out)
             self._compare(xxhash.xxh3_128_digest(out))
+
+        self._twice(fill)
+
+    def _twice(self, work: Callable[[], None]) -> None:
+        """A flush may have replaced an object between two reads of it: what is damaged is looked at once more."""
+        try:
+            work()
         except StoredDataDamaged:
-            # a flush may have replaced a shard between the reading of its index and of its chunks: look once more
             self._shards.forget()
             if isinstance(self._reader, LocalStorage):
-                self._reader.forget([plane.shard_key for plane in self.planes])
-            self._fill(out)
-            self._compare(xxhash.xxh3_128_digest(out))
+                self._reader.forget()
+            work()
 
     def digest(self) -> bytes:
         """xxh3-128 of the file as it can be rebuilt now, read in pieces; for files too large to hold in memory."""
@@ -205,7 +219,7 @@ class StoredFile:
         try:
             absent = decode_plane(plane.reader(self._shards), plane.geometry, out)
         except (FrameError, GeometryError) as error:
-            raise StoredDataDamaged(str(error), path=plane.shard_key) from error
+            raise StoredDataDamaged(str(error), path=plane.array_key) from error
         if absent:
             raise StoredDataDamaged(f"has no chunk for the plane {plane.index}", path=plane.shard_key)
 
@@ -263,7 +277,7 @@ class StoredFile:
         try:
             absent = decode_plane_range(plane.reader(self._shards), plane.geometry, plane_offset - before, target)
         except (FrameError, GeometryError) as error:
-            raise StoredDataDamaged(str(error), path=plane.shard_key) from error
+            raise StoredDataDamaged(str(error), path=plane.array_key) from error
         if absent:
             raise StoredDataDamaged(f"has no chunk for the plane {plane.index}", path=plane.shard_key)
         if not direct:

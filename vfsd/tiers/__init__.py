@@ -5,12 +5,13 @@ inode and data version; whoever holds a `TierFile` may read, write and move it, 
 
 All state here belongs to the trio thread; what may sleep goes to a thread, which gets descriptors, names and buffers,
 never nodes. There are no locks: between two awaits everything is atomic, and a file whose bytes are moving says so
-(`TierFile.moving`), which writers wait for.
+(`TierFile.busy`), which writers wait for. `open_for_reading` alone may be called in any thread.
 """
 
 from vfsd.tiers.budget import TierUsage
+from vfsd.tiers.copying import copy_unchanged
 from vfsd.tiers.files import TierFiles
 from vfsd.tiers.reading import read_disk, read_memory
 from vfsd.tiers.tierfile import TierFile, TierName
 
-__all__ = ["TierFile", "TierFiles", "TierName", "TierUsage", "read_disk", "read_memory"]
+__all__ = ["TierFile", "TierFiles", "TierName", "TierUsage", "copy_unchanged", "read_disk", "read_memory"]

@@ -37,6 +37,21 @@ def copy_bytes(source: int, target: int, size: int) -> int:
     return available
 
 
+def copy_unchanged(source: int, target: int, size: int, seen: tuple[int, int]) -> None:
+    """Copy the first `size` bytes of a file that others may write, and whose size and mtime (ns) were `seen` before.
+
+    Raises
+    ------
+    OSError
+        ESTALE when it is not as it was seen, or no longer once it is copied: what was copied may be neither the old
+        nor the new bytes. Others from either file.
+    """
+    copied = copy_bytes(source, target, size)
+    found = os.fstat(source)
+    if copied < size or (found.st_size, found.st_mtime_ns) != seen:
+        raise OSError(errno.ESTALE, "changed while it was copied")
+
+
 def copy_times(source: int, target: int) -> None:
     """Give `target` the access and modification times of `source`."""
     found = os.fstat(source)

@@ -4,6 +4,9 @@ What callers may rely on: a write that returned is in a file that survives the d
 its budget; a file may be read, and its handles stay valid, while its bytes move; the tree is told of a move (`on_moved`)
 after the new copy is complete and before the old one goes, so that the journal always names a file that is there.
 
+Clean files are dropped, least recently read first, where their tier needs room. What may change a file's bytes in a
+thread holds it (`TierFile.busy`) or is a write to the cache tier, from which nothing moves.
+
 Touched only by the trio thread. Methods without `async` do not sleep on a disk.
 """
 
@@ -13,7 +16,7 @@ import contextlib
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import final
 
@@ -37,6 +40,14 @@ def _pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
 
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+async def _nothing_to_give() -> bool:
+    return False
+
+
 @final
 class TierFiles:
     """See the module.
@@ -47,6 +58,13 @@ class TierFiles:
         Folders that are there and belong to this mount alone; the first on a tmpfs.
     ram_budget, cache_budget : int
         The most that each may hold, in bytes of allocation.
+
+    Attributes
+    ----------
+    on_moved, on_dropped : callable
+        Told of a file that is in the cache now (an exception undoes the move), and of a clean file that is gone.
+    on_full : async callable
+        The cache is full: discards what it can do without and says whether it did.
     """
 
     def __init__(self, ram_directory: Path, cache_directory: Path, ram_budget: int, cache_budget: int) -> None:
@@ -56,6 +74,7 @@ class TierFiles:
         self._clean: OrderedDict[TierFile, None] = OrderedDict()
         self.on_moved: Callable[[TierFile], None] = lambda file: None
         self.on_dropped: Callable[[TierFile], None] = lambda file: None
+        self.on_full: Callable[[], Awaitable[bool]] = _nothing_to_give
         for tier, folder in (("ram", ram_directory), ("cache", cache_directory)):
             self._folders[tier] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # type: ignore[index]  # the literals are tier names
 
@@ -71,16 +90,20 @@ class TierFiles:
         return {tier: budget.usage() for tier, budget in self._budgets.items()}
 
     def cache_free_bytes(self) -> int:
-        """Room on the cache's disk for ordinary users, at most what the cache tier may still take."""
+        """What the cache tier may still take on its disk, clean files counted as free."""
         figures = os.fstatvfs(self._folders["cache"])
-        budget = self._budgets["cache"]
-        return max(0, min(figures.f_bavail * figures.f_frsize, budget.limit - budget.used))
+        return max(0, min(figures.f_bavail * figures.f_frsize + self._clean_bytes("cache"), self._left("cache")))
 
     def ram_free_bytes(self) -> int:
         """What the RAM tier may still take, clean files counted as free."""
-        budget = self._budgets["ram"]
-        clean = sum(file.allocated for file in self._clean if file.tier == "ram")
-        return max(0, budget.limit - budget.used + clean)
+        return max(0, self._left("ram"))
+
+    def _clean_bytes(self, tier: TierName) -> int:
+        return sum(file.allocated for file in self._clean if file.tier == tier)
+
+    def _left(self, tier: TierName) -> int:
+        budget = self._budgets[tier]
+        return budget.limit - budget.used + self._clean_bytes(tier)
 
     # --- the life of a file
 
@@ -92,7 +115,7 @@ class TierFiles:
         OSError
             Neither folder can take a file.
         """
-        room = self._make_room(_pages(expected_size) + PAGE)
+        room = self._make_room("ram", _pages(expected_size) + PAGE)
         tiers: tuple[TierName, ...] = ("ram", "cache") if room else ("cache",)
         for tier in tiers:
             file = TierFile(ino, version, tier)
@@ -104,7 +127,7 @@ class TierFiles:
                     dir_fd=self._folders[tier],
                 )
             except OSError as error:
-                if tier == "cache" or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if tier == "cache" or not _is_full(error):
                     raise
                 continue
             self._budgets[tier].files += 1
@@ -117,7 +140,7 @@ class TierFiles:
         """A file that an earlier daemon left, or None if it is not there."""
         file = TierFile(ino, version, tier)
         try:
-            fd = self._open(file)
+            fd = os.open(file.name, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._folders[tier])
         except FileNotFoundError:
             return None
         self._budgets[tier].files += 1
@@ -125,15 +148,24 @@ class TierFiles:
         self._measure(file, fd)
         return file
 
+    def versions(self, tier: TierName) -> dict[int, list[int]]:
+        """The data versions of each inode that an earlier daemon left in a tier."""
+        found: dict[int, list[int]] = {}
+        for name in os.listdir(self._folders[tier]):
+            parsed = parse_tier_file_name(name)
+            if parsed is not None:
+                found.setdefault(parsed[0], []).append(parsed[1])
+        return found
+
     def discard(self, file: TierFile) -> None:
-        """The bytes are no longer needed: the file goes now, or when the move that is under way has ended."""
+        """The bytes are no longer needed: the file goes now, or once it is no longer busy."""
         if file.discarded:
             return
         file.discarded = True
         self._clean.pop(file, None)
         self.descriptors.forget(file)
-        if file.moving is None:
-            self._unlink(file.tier, file)
+        if file.busy is None:
+            self._unlink(file)
 
     def remove_strangers(self, known: set[tuple[int, int, str]]) -> list[str]:
         """Delete tier files that no row names (made just before a crash, or clean); returns their names."""
@@ -154,7 +186,8 @@ class TierFiles:
         self._clean[file] = None
 
     def make_dirty(self, file: TierFile, version: int) -> None:
-        """A clean file becomes the only copy of a new data version, under that version's name."""
+        """A clean file that is not busy becomes the only copy of a new data version, under that version's name."""
+        assert file.busy is None
         name = file.name
         os.rename(
             name,
@@ -166,10 +199,11 @@ class TierFiles:
         file.clean = False
         self._clean.pop(file, None)
 
-    def drop_clean(self) -> int:
-        """Drop every clean file; returns the bytes freed."""
-        freed = sum(file.allocated for file in self._clean)
-        for file in list(self._clean):
+    def drop_clean(self, tier: TierName | None = None) -> int:
+        """Drop every clean file (of one tier); returns the bytes freed."""
+        dropped = [file for file in self._clean if file.busy is None and tier in (None, file.tier)]
+        freed = sum(file.allocated for file in dropped)
+        for file in dropped:
             self._drop(file)
         return freed
 
@@ -179,9 +213,14 @@ class TierFiles:
 
     # --- bytes
 
+    async def settled(self, file: TierFile) -> None:
+        """Return when the file is not busy; until the next `await` it then stays so."""
+        while file.busy is not None:
+            await file.busy.wait()
+
     async def read(self, file: TierFile, offset: int, size: int) -> bytes | memoryview:
         """Up to `size` bytes; fewer only at the end of the file."""
-        if file.clean:
+        if file in self._clean:
             self._clean.move_to_end(file)
         if file.tier == "ram":
             return read_memory(self.descriptors.descriptor(file, lambda: self._open(file)), offset, size)
@@ -196,96 +235,84 @@ class TierFiles:
         OSError
             ENOSPC when both tiers are full; what fitted before is written.
         """
-        while True:
-            await self._settled(file)
-            if file.tier == "cache":
-                return await self._write_cache(file, offset, data)
-            growth = self._growth(file, offset, len(data))
-            if self._make_room(growth):
-                try:
-                    self._write_ram(file, offset, data, growth)
-                    return len(data)
-                except OSError as error:
-                    # the tmpfs is smaller than the budget, or somebody else fills it
-                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                        raise
-            await self.move_to_cache(file)
+        with self._changing(file):
+            while True:
+                await self.settled(file)
+                if file.tier == "cache":
+                    return await self._write_cache(file, offset, data)
+                growth = self._growth(file, offset, len(data))
+                if self._make_room("ram", growth):
+                    try:
+                        self._write_ram(file, offset, data, growth)
+                        return len(data)
+                    except OSError as error:
+                        if not _is_full(error):  # the tmpfs may be smaller than the budget, or somebody else fills it
+                            raise
+                await self.move_to_cache(file)
 
     async def truncate(self, file: TierFile, size: int) -> None:
         """Cut or extend (with a hole) to `size` bytes."""
-        await self._settled(file)
-        with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
-            if file.tier == "ram" and file.size - size < UNLINK_IN_THREAD:
-                os.ftruncate(fd, size)
-            else:
-                await trio.to_thread.run_sync(os.ftruncate, fd, size)
-            self._measure(file, fd)
-        file.changes += 1
+        with self._changing(file):
+            await self.settled(file)
+            with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
+                if file.tier == "ram" and file.size - size < UNLINK_IN_THREAD:
+                    os.ftruncate(fd, size)
+                    self._measure(file, fd)
+                else:
+                    with self._held(file):
+                        await trio.to_thread.run_sync(os.ftruncate, fd, size)
 
     def set_times(self, file: TierFile, atime: int, mtime: int) -> None:
-        """Set access and modification time, in ns; a move keeps them."""
+        """Set access and modification time, in ns, of a file that is not busy; a move keeps them."""
+        assert file.busy is None
         fd = self.descriptors.descriptor(file, lambda: self._open(file))
         os.utime(fd, ns=(atime, mtime))
         file.mtime = mtime
 
     async def fsync(self, file: TierFile) -> None:
-        """The bytes survive power loss when this returns: a RAM file moves to the cache first, for good."""
+        """The bytes survive power loss when this returns: a RAM file moves to the cache first, for good.
+
+        Nothing is to be done for a file that became clean meanwhile: the store has synced its bytes.
+        """
         await self.move_to_cache(file)
+        if file.clean or file.discarded:
+            return
         with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
             await trio.to_thread.run_sync(os.fsync, fd)
         await trio.to_thread.run_sync(os.fsync, self._folders["cache"])
 
-    async def fill_from(self, file: TierFile, source_fd: int, size: int) -> None:
-        """Copy the first `size` bytes of another file in (copy-up); room is found or the file goes to the cache."""
-        if file.tier == "ram" and not self._make_room(_pages(size)):
-            await self.move_to_cache(file)
-        budget = self._budgets[file.tier]
-        if not budget.reserve(_pages(size)):
-            raise OSError(errno.ENOSPC, "the cache tier is full")
-        try:
-            with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
-                await trio.to_thread.run_sync(copy_bytes, source_fd, fd, size)
-        except OSError as error:
-            budget.correct(-_pages(size))
-            if file.tier == "ram" and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                await self.move_to_cache(file)
-                await self.fill_from(file, source_fd, size)
-                return
-            raise
-        budget.correct(-_pages(size))
-        self._measure_now(file)
+    async def fill(self, file: TierFile, size: int, work: Callable[[int], None]) -> None:
+        """Let `work(fd)` write the `size` bytes of a new file in a thread (copy-up, hydrate), within the budget.
 
-    async def fill_with(self, file: TierFile, size: int, fill: Callable[[int], None]) -> None:
-        """Let `fill(fd)` write the file's `size` bytes in a thread (hydrate), within the budget.
+        Where RAM has no room after all, the file goes to the cache and `work` starts again, in an empty file.
 
         Raises
         ------
         OSError
             ENOSPC when neither tier has room.
         Exception
-            Whatever `fill` raises; the file is then incomplete and the caller discards it.
+            Whatever `work` raises; the file is then incomplete and the caller discards it.
         """
-        if file.tier == "ram" and not self._make_room(_pages(size)):
-            await self.move_to_cache(file)
-        budget = self._budgets[file.tier]
-        if not budget.reserve(_pages(size)):
-            raise OSError(errno.ENOSPC, "the cache tier is full")
-        try:
-            with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
-                await trio.to_thread.run_sync(fill, fd)
-        except OSError as error:
-            budget.correct(-_pages(size))
-            if file.tier == "ram" and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                await self.truncate(file, 0)
+        amount = _pages(size)
+        while True:
+            if file.tier == "ram" and not self._make_room("ram", amount):
                 await self.move_to_cache(file)
-                await self.fill_with(file, size, fill)
+            if file.tier == "cache":
+                await self._room_in_cache(amount)
+            budget = self._budgets[file.tier]
+            budget.used += amount
+            try:
+                with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
+                    await trio.to_thread.run_sync(work, fd)
                 return
-            raise
-        except BaseException:
-            budget.correct(-_pages(size))
-            raise
-        budget.correct(-_pages(size))
-        self._measure_now(file)
+            except OSError as error:
+                if file.tier != "ram" or not _is_full(error):
+                    raise
+            finally:
+                budget.correct(-amount)
+                self._measure_now(file)
+            await self.truncate(file, 0)
+            await self.move_to_cache(file)
 
     async def move_to_cache(self, file: TierFile) -> None:
         """Move a RAM file's bytes to the cache tier; nothing to do for a file that is there.
@@ -295,39 +322,63 @@ class TierFiles:
         OSError
             The file is as it was, in RAM.
         """
-        await self._settled(file)
-        if file.tier == "cache":
-            return
-        budget = self._budgets["cache"]
-        reserved = _pages(file.size)
-        if not budget.reserve(reserved):
-            raise OSError(errno.ENOSPC, "the cache tier is full")
-        file.moving = trio.Event()
+        while True:
+            await self.settled(file)
+            if file.tier == "cache" or file.discarded:
+                return
+            if self._make_room("cache", file.allocated):
+                break
+            await self._give_room()
+        budget, reserved = self._budgets["cache"], file.allocated
+        budget.used += reserved
         try:
-            with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
-                await trio.to_thread.run_sync(self._copy_to_cache, file.name, fd, file.size)
-            self._switch_to_cache(file)
+            with self._held(file):
+                with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
+                    await trio.to_thread.run_sync(self._copy_to_cache, file.name, fd, file.size)
+                self._switch_to_cache(file)
         finally:
             budget.correct(-reserved)
-            file.moving.set()
-            file.moving = None
-            if file.discarded:
-                self._unlink(file.tier, file)
-            else:
-                self._measure_now(file)
 
     def open_for_reading(self, file: TierFile) -> int:
-        """A descriptor of its own for a reader outside (flush); the caller closes it."""
-        return os.open(file.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folders[file.tier])
+        """A descriptor of its own for a reader outside (flush); the caller closes it. May be called in any thread."""
+        while True:
+            tier, name = file.tier, file.name
+            try:
+                return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folders[tier])
+            except FileNotFoundError:
+                if (tier, name) == (file.tier, file.name):
+                    raise  # else it moved between the look and the open
 
     # --- inner parts
 
     def _open(self, file: TierFile) -> int:
-        return os.open(file.name, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._folders[file.tier])
+        try:
+            return os.open(file.name, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._folders[file.tier])
+        except FileNotFoundError as error:
+            raise OSError(errno.EIO, f"its bytes are gone from the {file.tier} tier", file.name) from error
 
-    async def _settled(self, file: TierFile) -> None:
-        while file.moving is not None:
-            await file.moving.wait()
+    @contextlib.contextmanager
+    def _changing(self, file: TierFile) -> Iterator[None]:
+        """A flush must see that contents change: when it starts, and that it was under way, when it ends."""
+        file.changes += 1
+        try:
+            yield
+        finally:
+            file.changes += 1
+
+    @contextlib.contextmanager
+    def _held(self, file: TierFile) -> Iterator[None]:
+        """The file is busy for the length of the block; then it is measured, or goes if it was discarded meanwhile."""
+        file.busy = trio.Event()
+        try:
+            yield
+        finally:
+            file.busy.set()
+            file.busy = None
+            if file.discarded:
+                self._unlink(file)
+            else:
+                self._measure_now(file)
 
     def _growth(self, file: TierFile, offset: int, length: int) -> int:
         """The most that a write can add to the allocation."""
@@ -337,18 +388,31 @@ class TierFiles:
             start = max(start, min(end, _pages(file.size)))
         return end - start
 
-    def _make_room(self, amount: int) -> bool:
-        """Whether `amount` more bytes fit into RAM, after dropping clean files where that helps."""
-        budget = self._budgets["ram"]
-        if budget.used + amount <= budget.limit:
-            return True
-        if budget.used - sum(f.allocated for f in self._clean if f.tier == "ram") + amount > budget.limit:
+    def _make_room(self, tier: TierName, amount: int) -> bool:
+        """Whether `amount` more bytes fit into a tier, after dropping clean files where that helps."""
+        budget = self._budgets[tier]
+        missing = budget.used + amount - budget.limit
+        dropped = []
+        for file in self._clean:  # least recently read first
+            if missing <= 0:
+                break
+            if file.tier == tier and file.busy is None:
+                dropped.append(file)
+                missing -= file.allocated
+        if missing > 0:
             return False
-        for file in [file for file in self._clean if file.tier == "ram"]:  # least recently read first
+        for file in dropped:
             self._drop(file)
-            if budget.used + amount <= budget.limit:
-                return True
-        return False
+        return True
+
+    async def _room_in_cache(self, amount: int) -> None:
+        """Return when the cache may take `amount` more bytes; raises ENOSPC if it cannot."""
+        while not self._make_room("cache", amount):
+            await self._give_room()
+
+    async def _give_room(self) -> None:
+        if not await self.on_full():
+            raise OSError(errno.ENOSPC, "the cache tier is full")
 
     def _write_ram(self, file: TierFile, offset: int, data: bytes, growth: int) -> None:
         budget = self._budgets["ram"]
@@ -359,22 +423,25 @@ class TierFiles:
         finally:
             budget.correct(-growth)
             self._measure(file, fd)
-            file.changes += 1
 
     async def _write_cache(self, file: TierFile, offset: int, data: bytes) -> int:
         budget = self._budgets["cache"]
-        growth = self._growth(file, offset, len(data))
-        if not budget.reserve(growth):
-            raise OSError(errno.ENOSPC, "the cache tier is full")
-        try:
-            with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
-                await trio.to_thread.run_sync(_write_at, fd, data, offset)
-        finally:
-            budget.correct(-growth)
-            file.changes += 1
-            if not file.discarded:
-                self._measure_now(file)
-        return len(data)
+        while True:
+            growth = self._growth(file, offset, len(data))
+            await self._room_in_cache(growth)
+            budget.used += growth
+            try:
+                with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
+                    await trio.to_thread.run_sync(_write_at, fd, data, offset)
+                return len(data)
+            except OSError as error:
+                # the disk is fuller than the budget: what can be spared goes, and the write is tried again
+                if not _is_full(error) or not (self.drop_clean("cache") or await self.on_full()):
+                    raise
+            finally:
+                budget.correct(-growth)
+                if not file.discarded:
+                    self._measure_now(file)
 
     def _measure_now(self, file: TierFile) -> None:
         self._measure(file, self.descriptors.descriptor(file, lambda: self._open(file)))
@@ -415,16 +482,17 @@ class TierFiles:
             raise
         self.descriptors.forget(file)
         ram, cache = self._budgets["ram"], self._budgets["cache"]
-        os.unlink(file.name, dir_fd=self._folders["ram"])
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(file.name, dir_fd=self._folders["ram"])
         ram.correct(-file.allocated)
         ram.files -= 1
         cache.files += 1
         file.allocated = 0
 
-    def _unlink(self, tier: TierName, file: TierFile) -> None:
-        budget = self._budgets[tier]
+    def _unlink(self, file: TierFile) -> None:
+        budget = self._budgets[file.tier]
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(tier_file_name(file.ino, file.version), dir_fd=self._folders[tier])
+            os.unlink(file.name, dir_fd=self._folders[file.tier])
         budget.correct(-file.allocated)
         budget.files -= 1
         file.allocated = 0

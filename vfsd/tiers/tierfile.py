@@ -35,19 +35,21 @@ class TierFile:
     ----------
     clean : bool
         The bytes exist elsewhere too (store): it may be dropped at any time.
-    moving : trio.Event or None
-        Set while its bytes move to another tier: writers wait for the event, readers go on with the old bytes.
+    busy : trio.Event or None
+        Set while its bytes move to another tier or a long cut runs in a thread: writers and moves wait for the event,
+        readers go on, and the file is neither dropped nor renamed.
     changes : int
-        Counts changes of the contents, so that a flush sees whether what it stored is still what is here.
+        Counts the beginnings and the ends of changes of the contents: a flush that sees the same number before and after
+        it stored the bytes knows that they are what is here, and that nothing was on its way.
     """
 
     __slots__ = (
         "allocated",
+        "busy",
         "changes",
         "clean",
         "discarded",
         "ino",
-        "moving",
         "mtime",
         "size",
         "tier",
@@ -64,7 +66,7 @@ class TierFile:
         self.changes = 0
         self.clean = False
         self.discarded = False
-        self.moving: trio.Event | None = None
+        self.busy: trio.Event | None = None
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any, final
 
 import trio
 
-from vfsd.store import Kind
+from vfsd.store import InodeRecord, Kind
 from vfsd.tiers import TierFiles
 from vfsd.tree.contents import Contents
 from vfsd.tree.layers import Layers
@@ -29,8 +29,16 @@ TIER_XATTR = b"user.vfsd.tier"
 LOCATION_XATTR = b"user.vfsd.location"
 _OURS = (TIER_XATTR, LOCATION_XATTR)
 
+# What fits into the signed 64 bits of a column of ns: the years 1677 to 2262. Times beyond are cut to it, as every Linux
+# file system cuts them to its own range.
+EARLIEST_NS, LATEST_NS = -(1 << 63), (1 << 63) - 1
+
 XATTR_CREATE = 1  # setxattr(2)
 XATTR_REPLACE = 2
+
+
+def _recordable(time_ns: int) -> int:
+    return min(max(time_ns, EARLIEST_NS), LATEST_NS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,29 +87,36 @@ class AttributeOperations:
             if node.is_directory:
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
             await self._contents.truncate(node, changes.size)
-        record = node.record
+        if changes.atime is not None or changes.mtime is not None:
+            await self._contents.settled(node)
+        before = replace(node.record, size=node.size(), mtime=node.mtime())
         updated = replace(
-            record,
-            mode=record.mode if changes.mode is None else changes.mode & 0o7777,
-            uid=record.uid if changes.uid is None else changes.uid,
-            gid=record.gid if changes.gid is None else changes.gid,
-            atime=record.atime if changes.atime is None else changes.atime,
-            mtime=record.mtime if changes.mtime is None else changes.mtime,
+            before,
+            mode=before.mode if changes.mode is None else changes.mode & 0o7777,
+            uid=before.uid if changes.uid is None else changes.uid,
+            gid=before.gid if changes.gid is None else changes.gid,
+            atime=before.atime if changes.atime is None else _recordable(changes.atime),
+            mtime=before.mtime if changes.mtime is None else _recordable(changes.mtime),
         )
-        if updated == record:
-            return node.attributes()
-        updated.ctime = time.time_ns()
-        if node.dirty and node.data is not None and (changes.mtime is not None or changes.atime is not None):
-            self._tiers.set_times(node.data, updated.atime, changes.mtime or node.data.mtime)
-        node.record = updated
-        if node.record.nlink > 0:
-            try:
-                with self._layers.journal.change():
-                    self._layers.record(node)
-            except BaseException:
-                node.record = record
-                raise
+        if updated != before:
+            self._put(node, before, replace(updated, ctime=time.time_ns()))
         return node.attributes()
+
+    def _put(self, node: Node, before: InodeRecord, record: InodeRecord) -> None:
+        """Record other attributes; the times of dirty bytes are their tier file's."""
+        data = node.data if node.dirty and (before.atime, before.mtime) != (record.atime, record.mtime) else None
+        if data is not None:
+            self._tiers.set_times(data, record.atime, record.mtime)
+        try:
+            if node.record.nlink == 0:
+                node.record = record
+                return
+            with self._layers.change():
+                self._layers.put(node, record)
+        except BaseException:
+            if data is not None:
+                self._tiers.set_times(data, before.atime, before.mtime)
+            raise
 
     # --- extended attributes
 
@@ -137,22 +152,24 @@ class AttributeOperations:
         if name == TIER_XATTR:
             await self._move(node, value)
             return
-        attributes = dict(await self._stored_xattrs(node))
-        if flags & XATTR_CREATE and name in attributes:
-            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-        if flags & XATTR_REPLACE and name not in attributes:
-            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-        attributes[name] = value
-        self._put_xattrs(node, attributes)
+        async with self._layers.gate(node):
+            attributes = dict(await self._stored_xattrs(node))
+            if flags & XATTR_CREATE and name in attributes:
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+            if flags & XATTR_REPLACE and name not in attributes:
+                raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+            attributes[name] = value
+            self._put_xattrs(node, attributes)
 
     async def removexattr(self, ino: int, name: bytes) -> None:
         """Remove an extended attribute; raises ENODATA."""
         node = self._writable_for_xattr(ino, name)
-        attributes = dict(await self._stored_xattrs(node))
-        if name not in attributes:
-            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-        del attributes[name]
-        self._put_xattrs(node, attributes)
+        async with self._layers.gate(node):
+            attributes = dict(await self._stored_xattrs(node))
+            if name not in attributes:
+                raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+            del attributes[name]
+            self._put_xattrs(node, attributes)
 
     def _writable_for_xattr(self, ino: int, name: bytes) -> Node:
         if self._read_only:
@@ -178,11 +195,9 @@ class AttributeOperations:
         return self._layers.store.catalogue.xattrs(node.ino)
 
     def _put_xattrs(self, node: Node, attributes: dict[bytes, bytes]) -> None:
-        with self._layers.journal.change():
-            node.own_xattrs = True
-            node.record = replace(node.record, ctime=time.time_ns())
-            self._layers.journal.set_xattrs(node.ino, attributes)
-            self._layers.record(node)
+        with self._layers.change():
+            self._layers.put_xattrs(node, attributes)
+            self._layers.put(node, replace(node.record, ctime=time.time_ns()))
 
     # --- where the bytes are
 

@@ -4,6 +4,10 @@ Where a read goes: to the tier file if there is one (dirty or hydrated); else to
 hydrated first, or, if it is large, only the blocks that the read touches are decoded. Where a write goes: to a dirty tier
 file, which the first write makes (copy-up); opening, attributes and names never copy bytes.
 
+Power loss: what was synced or stored is not given up for what was not. A copy-up, and a cut to nothing, leave the durable
+bytes where they are, in the source, the store, or an older tier file (`Node.replaced`), and the row says so (`unsettled`)
+until the new bytes are synced or stored; after a restart of the machine the durable ones count.
+
 Touched only by the trio thread. Making or replacing a node's `data` happens under the node's gate, so that two first
 writes copy up once.
 """
@@ -20,9 +24,11 @@ from typing import final
 
 import trio
 
+from vfsd.errors import shown_path
 from vfsd.store import Kind
+from vfsd.store.catalogue import Catalogue
 from vfsd.store.stored import StoredFile
-from vfsd.tiers import TierFile, TierFiles, read_disk
+from vfsd.tiers import TierFile, TierFiles, copy_unchanged, read_disk
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
 
@@ -43,13 +49,14 @@ class OpenFile:
         What the kernel cached of earlier opens is still right.
     """
 
-    __slots__ = ("closed", "keep_cache", "node", "stored", "writable")
+    __slots__ = ("closed", "described", "keep_cache", "node", "opened", "writable")
 
     def __init__(self, node: Node, *, writable: bool, keep_cache: bool) -> None:
         self.node = node
         self.writable = writable
         self.keep_cache = keep_cache
-        self.stored: StoredFile | None = None
+        self.opened = node.opened
+        self.described: tuple[Catalogue, StoredFile] | None = None
         self.closed = False
 
 
@@ -63,14 +70,17 @@ class Contents:
         self._read_only = read_only
         tiers.on_moved = self._moved
         tiers.on_dropped = self._dropped
+        tiers.on_full = self._give_back
+        self._unsettled: set[Node] = set()
 
     # --- handles
 
     async def open(self, ino: int, flags: int) -> OpenFile:
         """Open a regular file; `flags` as open(2) has them (access mode, O_TRUNC)."""
         node = self._layers.node(ino)
-        if node.is_directory:
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not node.record.kind.is_file:
+            number = errno.EISDIR if node.is_directory else errno.EINVAL
+            raise OSError(number, os.strerror(number))
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if (writable or flags & os.O_TRUNC) and self._read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -96,12 +106,20 @@ class Contents:
     def _close(self, node: Node, writable: bool) -> None:
         node.opens -= 1
         node.writers -= writable
-        if node.record.nlink == 0 and node.opens == 0:
-            if node.recorded:
+        if node.opens == 0:
+            self._tiers.descriptors.forget(node)  # the source's file: the next open looks at it anew
+            if node.record.nlink == 0:
+                self._forget_unlinked(node)
+        self.drop_if_unused(node)
+
+    def _forget_unlinked(self, node: Node) -> None:
+        if node.recorded:
+            try:
                 self._layers.journal.drop_inode(node.ino)
                 node.recorded = False
-            self.release_data(node)
-        self.drop_if_unused(node)
+            except OSError as error:  # recovery throws rows without a link away
+                log.warning("row_of_unlinked_file_stays ino=%d error=%s", node.ino, error.strerror)
+        self.release_data(node)
 
     def drop_if_unused(self, node: Node) -> None:
         """Forget a node that nobody can reach any more, and its bytes."""
@@ -128,33 +146,42 @@ class Contents:
                 return await self._tiers.read(data, offset, size)
             kind = node.record.kind
             if kind is Kind.SOURCE:
-                return await self._read_source(node, offset, size)
+                if self._tiers.descriptors.known(node):
+                    return await self._read_source(handle, offset, size)
+                await self._open_source(node)
+                continue
             if kind is Kind.FRESH:
                 raise OSError(errno.EIO, "its bytes are lost", node.path())
             if node.record.size > LARGE_FILE:
                 return await self._read_stored_range(handle, offset, size)
-            await self.hydrate(node)
+            try:
+                await self.hydrate(node)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                return await self._read_stored_range(handle, offset, size)
 
-    async def _read_source(self, node: Node, offset: int, size: int) -> bytes | memoryview:
-        if not self._tiers.descriptors.known(node):
-            await self._open_source(node)
+    async def _read_source(self, handle: OpenFile, offset: int, size: int) -> bytes | memoryview:
+        node = handle.node
+        if handle.opened is None:
+            handle.opened = node.opened
+        elif node.opened is None or handle.opened[:2] != node.opened[:2]:
+            # two files under one name: a handle must not see bytes of both
+            raise OSError(errno.ESTALE, "was replaced in the source while it was open", node.path())
         with self._tiers.descriptors.pinned(node, self._source_opener(node)) as fd:
             return await read_disk(fd, offset, size)
 
     async def _open_source(self, node: Node) -> bool:
-        """Open the source's file and follow its attributes; whether they are what they were."""
+        """Open the source's file and follow its attributes; whether it is as it was when it was last opened."""
         fd, found = await trio.to_thread.run_sync(self._open_and_stat, self._source_opener(node))
         if node.data is not None:  # copied up meanwhile
             os.close(fd)
             return True
-        before = (node.record.size, node.record.mtime)
         self._tiers.descriptors.forget(node)
         self._tiers.descriptors.adopt(node, fd)
-        if node.from_source:
-            self._layers.follow(node, found)
-        else:
-            node.record.size = found.st_size
-        return before == (node.record.size, node.record.mtime)
+        before, node.opened = node.opened, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        self._layers.follow(node, found)
+        return before == node.opened
 
     def _source_opener(self, node: Node) -> Callable[[], int]:
         source, origin = self._layers.source, node.record.origin
@@ -175,10 +202,16 @@ class Contents:
         return fd, os.fstat(fd)
 
     async def _read_stored_range(self, handle: OpenFile, offset: int, size: int) -> bytes:
-        if handle.stored is None:
-            handle.stored = self._layers.store.files.describe(handle.node.record)
-        size = max(0, min(size, handle.node.record.size - offset))
-        return await trio.to_thread.run_sync(handle.stored.read_range, offset, size)
+        store, record = self._layers.store, handle.node.record
+        size = max(0, min(size, record.size - offset))
+        while True:
+            catalogue = store.catalogue
+            if handle.described is None or handle.described[0] is not catalogue:
+                handle.described = catalogue, store.files.describe(record)
+            found = await trio.to_thread.run_sync(handle.described[1].read_range, offset, size)
+            if store.catalogue is catalogue:
+                return found
+            record = handle.node.record  # a flush moved what was being read: other planes may lie in its place
 
     async def hydrate(self, node: Node) -> None:
         """Rebuild a stored file's bytes into a clean tier file."""
@@ -192,7 +225,7 @@ class Contents:
         stored = self._layers.store.files.describe(node.record)
         file = self._tiers.create(node.ino, version, expected_size=node.record.size)
         try:
-            await self._tiers.fill_with(file, node.record.size, stored.rebuild)
+            await self._tiers.fill(file, node.record.size, stored.rebuild)
         except BaseException:
             self._tiers.discard(file)
             raise
@@ -205,7 +238,7 @@ class Contents:
         if not handle.writable:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         node = handle.node
-        if not node.dirty:
+        while not node.dirty:
             await self._copy_up(node, None)
         assert node.data is not None
         return await self._tiers.write(node.data, offset, data)
@@ -216,8 +249,13 @@ class Contents:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         if not node.record.kind.is_file:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        if not node.dirty:
-            await self._copy_up(node, size)
+        while True:
+            if not node.dirty:
+                await self._copy_up(node, size)
+            elif size == 0 and self._may_be_synced(node):
+                await self._start_anew(node)
+            else:
+                break
         assert node.data is not None
         await self._tiers.truncate(node.data, size)
 
@@ -233,6 +271,7 @@ class Contents:
     async def _copy_up(self, node: Node, keep: int | None) -> None:
         """Give a node dirty bytes: those it has now, or at least the first `keep` of them."""
         async with self._layers.gate(node):
+            await self.settled(node)
             if node.dirty:
                 return
             version = node.record.version + 1
@@ -240,10 +279,8 @@ class Contents:
                 file = node.data
                 self._tiers.make_dirty(file, version)
             else:
-                if node.data is not None:
-                    self.release_data(node)
                 file = await self._copied(node, version, keep)
-            self._own_data(node, file, version)
+            self._own_data(node, file, version, keep_times=keep != 0)
         self._tiers.descriptors.forget(node)
 
     async def _copied(self, node: Node, version: int, keep: int | None) -> TierFile:
@@ -253,63 +290,144 @@ class Contents:
         if node.record.kind is not Kind.SOURCE:
             return await self._rebuild(node, version)
         await self._open_source(node)
-        size = node.record.size if keep is None else min(keep, node.record.size)
+        assert node.opened is not None
+        seen = node.opened[2:]
+        size = seen[0] if keep is None else min(keep, seen[0])
         file = self._tiers.create(node.ino, version, expected_size=size)
         try:
-            with self._tiers.descriptors.pinned(node, self._source_opener(node)) as fd:
-                await self._tiers.fill_from(file, fd, size)
+            with self._tiers.descriptors.pinned(node, self._source_opener(node)) as source:
+                await self._tiers.fill(file, size, lambda fd: copy_unchanged(source, fd, size, seen))
         except BaseException:
             self._tiers.discard(file)
             raise
         return file
 
-    def _own_data(self, node: Node, file: TierFile, version: int) -> None:
+    @staticmethod
+    def _may_be_synced(node: Node) -> bool:
+        data = node.data
+        return data is not None and data.tier == "cache" and data.size > 0 and not node.unsettled and bool(node.record.nlink)
+
+    async def _start_anew(self, node: Node) -> None:
+        """Give a dirty file a new, empty version; the one that may have been synced stays until the new one is."""
+        async with self._layers.gate(node):
+            older = node.data
+            if older is None or older.clean or not self._may_be_synced(node):
+                return
+            version = node.record.version + 1
+            self._own_data(node, self._tiers.create(node.ino, version), version, keep_times=False)
+            node.replaced = older
+
+    def _own_data(self, node: Node, file: TierFile, version: int, *, keep_times: bool) -> None:
         """From here on the node's bytes are in `file`; recorded before anybody may rely on it."""
-        previous, earlier = node.record, node.data
-        node.record = replace(previous, version=version, ctime=time.time_ns())
-        node.data = file
-        if node.record.nlink == 0:
-            return  # open but unlinked: no row, the file goes with the last handle
+        earlier, was_unsettled = node.data, node.unsettled
         try:
-            with self._layers.journal.change():
-                self._layers.record(node)
+            if keep_times:
+                self._tiers.set_times(file, node.record.atime, node.record.mtime)
+            with self._layers.change():
+                node.data, node.unsettled = file, True
+                record = replace(node.record, version=version, ctime=time.time_ns())
+                if node.record.nlink == 0:
+                    node.record = record  # open but unlinked: no row, the file goes with the last handle
+                else:
+                    self._layers.put(node, record)
         except BaseException:
-            node.record, node.data = previous, earlier
+            node.data, node.unsettled = earlier, was_unsettled
             self._tiers.discard(file)
             if earlier is file:
                 node.data = None
             raise
+        self._unsettled.add(node)
+        if earlier is not None and earlier.clean:
+            self._tiers.discard(earlier)
 
     def release_data(self, node: Node) -> None:
-        """The node's tier file is not needed any more.
+        """The node's tier files are not needed any more.
 
         A dirty file of the cache tier may hold bytes that were synced: it goes once the journal rows that no longer name
         it are durable.
         """
+        self._settled(node)
         file, node.data = node.data, None
-        if file is None:
-            return
+        if file is not None:
+            self._discard_durably(file)
+
+    def _discard_durably(self, file: TierFile) -> None:
         if file.tier == "cache" and not file.clean:
             self._layers.journal.after_sync(lambda: self._tiers.discard(file))
         else:
             self._tiers.discard(file)
 
+    async def settled(self, node: Node) -> None:
+        """Return when no bytes of the node move; until the next `await` it then stays so."""
+        while node.data is not None and node.data.busy is not None:
+            await self._tiers.settled(node.data)
+
     # --- durability
 
     async def fsync(self, node: Node) -> None:
         """The file's bytes and name survive power loss when this returns."""
-        if node.dirty and node.data is not None and node.record.nlink > 0:
-            await self._tiers.fsync(node.data)
+        data = node.data
+        if node.dirty and data is not None and node.record.nlink > 0:
+            await self._tiers.fsync(data)
+            if node.data is data and node.unsettled:
+                with self._layers.change():
+                    self._layers.settle(node)
+                self._settled(node)
         await self._layers.journal.sync()
+
+    async def sync_before_replacing(self, node: Node, victim: Node) -> None:
+        """Before a rename puts `node` in the place of `victim`: bytes that may be durable only go for durable ones.
+
+        Nothing is to be done while the new bytes are in RAM and the old ones in source or store: after a power loss the
+        new file is missing, and recovery shows the old one again.
+        """
+        data = node.data
+        if data is None or data.clean:
+            return
+        if data.tier == "cache" or (victim.data is not None and victim.data.tier == "cache" and victim.dirty):
+            await self.fsync(node)
+
+    async def settle(self) -> None:
+        """Sync what took the place of durable bytes and lies in the cache, and let go of what it replaced."""
+        for node in list(self._unsettled):
+            if not node.dirty or node.record.nlink == 0:
+                self._settled(node)
+            elif node.data is not None and node.data.tier == "cache":
+                try:
+                    await self.fsync(node)
+                except OSError as error:
+                    log.error("cannot_be_synced path=%s error=%s", shown_path(node.path()), error)
+
+    def adopt_recovered(self, node: Node, *, unsettled: bool, replaced: TierFile | None) -> None:
+        """A node whose tier file an earlier daemon left."""
+        node.unsettled, node.replaced = unsettled, replaced
+        if unsettled:
+            self._unsettled.add(node)
+
+    def _settled(self, node: Node) -> None:
+        """What the node's bytes replaced is needed no more."""
+        self._unsettled.discard(node)
+        node.unsettled = False
+        older, node.replaced = node.replaced, None
+        if older is not None:
+            self._discard_durably(older)
 
     # --- what the tiers tell
 
     def _moved(self, file: TierFile) -> None:
         node = self._layers.nodes.get(file.ino)
         if node is not None and node.data is file and node.recorded and not file.clean:
-            self._layers.record(node)
+            with self._layers.change():
+                self._layers.record(node)
 
     def _dropped(self, file: TierFile) -> None:
         node = self._layers.nodes.get(file.ino)
         if node is not None and node.data is file:
             node.data = None
+
+    async def _give_back(self) -> bool:
+        """The cache is full: what only waits for a durability point goes now."""
+        if not self._layers.journal.waiting:
+            return False
+        await self._layers.journal.sync()
+        return True

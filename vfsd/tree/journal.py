@@ -7,14 +7,16 @@ and a change survives once `sync` has returned: one fsync of the write-ahead log
 Its `inode`, `entry` and `xattr` tables have the catalogue's shapes, and its rows replace the catalogue's rows of the same
 key. A commit of the catalogue merges the rows in and deletes them here.
 
-Touched only by the trio thread, except `_fsync` and the checkpoint, which use nothing but a descriptor and a connection
-of their own.
+Touched only by the trio thread, except `_fsync` and the checkpoint, which use nothing but descriptors and a connection of
+their own. The descriptors stay open as long as the database: closing any descriptor of it would take away SQLite's POSIX
+locks (https://sqlite.org/howtocorrupt.html, 2.2).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -36,6 +38,8 @@ from vfsd.store.catalogue import (
 )
 from vfsd.tiers import TierName
 
+log = logging.getLogger("vfsd.tree")
+
 # Inode numbers are taken from the database in blocks, so that making a file does not update a counter row each time; a
 # crash skips the rest of a block, and numbers are never reused.
 INO_BLOCK = 1024
@@ -43,16 +47,20 @@ INO_BLOCK = 1024
 # change in a few hundred for milliseconds.
 CHECKPOINT_BYTES = 32 << 20
 SCHEMA_VERSION = 1
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (
-    key   TEXT PRIMARY KEY,       -- next_ino: first number of the next block; store: id of the store it belongs to
+    key   TEXT PRIMARY KEY,       -- next_ino: first number of the next block; store: id of the store it belongs to;
+                                  -- boot: the kernel's boot id when a mount last recovered from this journal
     value BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS inode ({INODE_COLUMNS},
     tier       TEXT,              -- "ram" or "cache": the bytes are in the tier file <ino>.<version>; NULL: where kind
                                   -- says. FRESH always has one.
-    own_xattrs INTEGER NOT NULL   -- 1: this journal's xattr rows are all there are; 0: the catalogue's or source's count
+    own_xattrs INTEGER NOT NULL,  -- 1: this journal's xattr rows are all there are; 0: the catalogue's or source's count
+    unsettled  INTEGER NOT NULL   -- 1: the tier file took the place of durable bytes and was not synced since, so that
+                                  -- after a restart of the machine the durable ones count; 0 without a tier
 );
 CREATE TABLE IF NOT EXISTS entry ({ENTRY_COLUMNS}) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entry_of_inode ON entry (ino);
@@ -61,7 +69,7 @@ CREATE TABLE IF NOT EXISTS xattr ({XATTR_COLUMNS}) WITHOUT ROWID;
 
 _FIELDS = (
     "ino, kind, mode, uid, gid, nlink, size, atime, mtime, ctime, rdev, origin, opaque, target, location, skeleton, "
-    "digest, version, tier, own_xattrs"
+    "digest, version, tier, own_xattrs, unsettled"
 )
 
 
@@ -72,6 +80,7 @@ class JournalRecord:
     record: InodeRecord
     tier: TierName | None
     own_xattrs: bool
+    unsettled: bool = False
 
 
 @final
@@ -88,12 +97,14 @@ class Journal:
     def __init__(self, path: Path, store_id: str) -> None:
         self.path = path
         self._depth = 0
-        self._changes = 0
+        self._changes = 1  # what an earlier daemon recorded may not be durable yet
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("PRAGMA wal_autocheckpoint = 0")
+            # a log that starts anew after a checkpoint is cut to this, so that its size says when the next one is due
+            self._db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
             self._db.executescript(_SCHEMA)
             version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
             if version > SCHEMA_VERSION:
@@ -107,19 +118,23 @@ class Journal:
         elif owner != store_id:
             raise UnfitError("the journal belongs to another store", path=path)
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._next_ino = 0
         self._block_end = 0
         self._synced = 0
         self._syncing: trio.Lock = trio.Lock()
-        self._after_sync: list[Callable[[], None]] = []
-        self._sync_folder = True
+        self._after_sync: list[tuple[int, Callable[[], None]]] = []
+        self._sync_failure: OSError | None = None
+        self._names_synced = False
 
     def close(self) -> None:
         """Copy the log back and close; nothing may be pending."""
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
-        os.close(self._wal)
+        for fd in (self._wal, self._file, self._folder):
+            os.close(fd)
 
     # --- inode numbers
 
@@ -132,10 +147,9 @@ class Journal:
     def new_ino(self) -> int:
         """An inode number that was never given out before."""
         if self._next_ino >= self._block_end:
-            stored = self._meta("next_ino")
-            self._next_ino = FIRST_FREE_INO if stored is None else int(stored)
-            self._block_end = self._next_ino + INO_BLOCK
-            self._set_meta("next_ino", self._block_end)
+            first = self.next_ino
+            self._set_meta("next_ino", first + INO_BLOCK)  # recorded before any of them is given out
+            self._next_ino, self._block_end = first, first + INO_BLOCK
         self._next_ino += 1
         return self._next_ino - 1
 
@@ -144,6 +158,17 @@ class Journal:
         """The first number that was certainly never given out."""
         stored = self._meta("next_ino")
         return FIRST_FREE_INO if stored is None else int(stored)
+
+    # --- restarts of the machine
+
+    def machine_restarted(self) -> bool:
+        """Whether the machine was started anew since `note_boot`: what was never synced may be anything."""
+        known = self._meta("boot")
+        return known is not None and known != _boot_id()
+
+    def note_boot(self) -> None:
+        """Everything recorded now was looked at after this start of the machine."""
+        self._set_meta("boot", _boot_id())
 
     # --- changing
 
@@ -158,21 +183,29 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise
-            self._db.execute("COMMIT")
             self._changes += 1
         except sqlite3.Error as error:
             raise _as_os_error(error, self.path) from error
         finally:
             self._depth = 0
 
-    def put_inode(self, record: InodeRecord, tier: TierName | None, own_xattrs: bool) -> None:
+    def _roll_back(self) -> None:
+        """A full disk may have rolled the change back already, or left it open after a failed COMMIT."""
+        if self._db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+
+    def put_inode(
+        self, record: InodeRecord, tier: TierName | None, own_xattrs: bool, unsettled: bool = False
+    ) -> None:
         """Insert or replace a row."""
         self._execute(
-            f"INSERT OR REPLACE INTO inode ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (*record_values(record), tier, int(own_xattrs)),
+            f"INSERT OR REPLACE INTO inode ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (*record_values(record), tier, int(own_xattrs), int(unsettled)),
         )
 
     def drop_inode(self, ino: int) -> None:
@@ -247,7 +280,7 @@ class Journal:
 
     def after_sync(self, action: Callable[[], None]) -> None:
         """Do this once everything recorded so far is durable (used to delete files that no row names any more)."""
-        self._after_sync.append(action)
+        self._after_sync.append((self._changes + self._depth, action))
 
     @property
     def waiting(self) -> bool:
@@ -255,33 +288,53 @@ class Journal:
         return bool(self._after_sync)
 
     async def sync(self) -> None:
-        """Everything recorded before the call survives power loss when this returns."""
+        """Everything recorded before the call survives power loss when this returns.
+
+        Raises
+        ------
+        OSError
+            The log could not be synced, now or earlier: the kernel reports that once and may then forget the bytes, so
+            no later success could be believed.
+        """
         wanted = self._changes
         async with self._syncing:
             if self._synced < wanted:
-                covered = self._changes
-                await trio.to_thread.run_sync(self._fsync)
-                self._synced = covered
-            actions, self._after_sync = self._after_sync, []
-        for action in actions:
-            action()
+                await self._sync_log()
+            due = [action for change, action in self._after_sync if change <= self._synced]
+            self._after_sync = [waiting for waiting in self._after_sync if waiting[0] > self._synced]
+        for action in due:
+            try:
+                action()
+            except OSError as error:
+                log.warning("action_after_sync_failed error=%s", error)
         if os.fstat(self._wal).st_size > CHECKPOINT_BYTES:
             await trio.to_thread.run_sync(self._checkpoint)
 
+    async def _sync_log(self) -> None:
+        if self._sync_failure is not None:
+            raise OSError(self._sync_failure.errno, "the journal could not be synced earlier", os.fspath(self.path))
+        covered = self._changes
+        try:
+            await trio.to_thread.run_sync(self._fsync)
+        except OSError as error:
+            self._sync_failure = error
+            raise
+        self._synced = covered
+
     def _fsync(self) -> None:
-        if self._sync_folder:  # once: the database file, and the names of both files
-            for name in (self.path, self.path.parent):
-                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
-            self._sync_folder = False
+        if not self._names_synced:  # once: the database file, and the names of both files
+            os.fsync(self._file)
+            os.fsync(self._folder)
+            self._names_synced = True
         os.fsync(self._wal)
 
     def _checkpoint(self) -> None:
-        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as db:
-            db.execute("PRAGMA wal_checkpoint(RESTART)")
+        """Copy the log back into the database; PASSIVE never makes a change wait, and what it leaves the next one takes."""
+        try:
+            with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            log.warning("checkpoint_failed error=%s", error)
 
     def _meta(self, key: str) -> Any:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -291,8 +344,16 @@ class Journal:
         self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
 
+def _boot_id() -> str:
+    """The kernel's random id of this start of the machine (random(4)); "" where it is not to be had."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
 def _journal_record(row: tuple[Any, ...]) -> JournalRecord:
-    return JournalRecord(record_from_row(row), row[18], bool(row[19]))
+    return JournalRecord(record_from_row(row), row[18], bool(row[19]), bool(row[20]))
 
 
 def _as_os_error(error: sqlite3.Error, path: Path) -> OSError:

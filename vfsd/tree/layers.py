@@ -5,33 +5,54 @@ after reading a directory's layers once; and it records changes of nodes and nam
 the journal has a chain of entries up to the root (a mount of the store alone finds it by them).
 
 A directory of the source is read when it is first looked into, and again when its mtime has changed: looked at on
-every opendir, and on a lookup when the last look is older than `REVALIDATE_AFTER`.
+every opendir, and on a lookup when the last look is older than `REVALIDATE_AFTER`. An opendir reads it anew even with the
+same mtime when it was last read longer ago than that, since files that grow do not change their directory's mtime.
+
+Changes happen within `change`: journal and memory change together, or, after an exception, neither does.
+
+A source file with hard links is one node under all its names, as long as only the source knows it. When it is recorded,
+the names known by then are recorded with it; a name that is found later is a file of its own.
 
 Touched only by the trio thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import final
 
 import trio
 
 from vfsd.store import InodeRecord, Kind, Store
-from vfsd.store.catalogue import ROOT_INO, WHITEOUT
+from vfsd.store.catalogue import ROOT_INO, WHITEOUT, kind_of_mode
 from vfsd.tree.journal import Journal
 from vfsd.tree.node import Node
-from vfsd.tree.source import Source, SourceEntry, SourceListing, record_of_source
+from vfsd.tree.source import (
+    Source,
+    SourceEntry,
+    SourceListing,
+    hard_link_ino,
+    has_hard_links,
+    path_ino,
+    record_of_source,
+)
 
 log = logging.getLogger("vfsd.tree")
 
 # Seconds for which a source directory is believed without looking again.
 REVALIDATE_AFTER = 2.0
+
+# Deeper than any path that the kernel lets through (PATH_MAX is 4096 bytes).
+MOST_LEVELS = 4096
+
+# What the source answers when an object is not there any more; anything else is trouble with reading it.
+GONE = (FileNotFoundError, NotADirectoryError)
 
 
 def _join(directory: bytes, name: bytes) -> bytes:
@@ -47,6 +68,7 @@ class Layers:
         self.store = store
         self.journal = journal
         self.nodes: dict[int, Node] = {}
+        self._undo: list[Callable[[], None]] | None = None
         self.root = self._load_root()
 
     # --- finding nodes
@@ -73,17 +95,19 @@ class Layers:
 
     async def children(self, directory: Node, *, fresh: bool = False) -> dict[bytes, Node]:
         """The names in a directory; `fresh` looks at the source's directory again, however recent the last look."""
-        if directory.children is None:
+        if directory.children is None or self._is_doubtful(directory, fresh):
             async with self.gate(directory):
                 if directory.children is None:
                     await self._load_children(directory)
-        elif self.listens_to_source(directory) and (
-            fresh or trio.current_time() - directory.checked > REVALIDATE_AFTER
-        ):
-            async with self.gate(directory):
-                await self._revalidate(directory)
+                elif self._is_doubtful(directory, fresh):
+                    await self._revalidate(directory, fresh)
         assert directory.children is not None
         return directory.children
+
+    def _is_doubtful(self, directory: Node, fresh: bool) -> bool:
+        return self.listens_to_source(directory) and (
+            fresh or trio.current_time() - directory.checked > REVALIDATE_AFTER
+        )
 
     async def child(self, directory: Node, name: bytes) -> Node:
         """The node under a name; raises ENOENT."""
@@ -99,6 +123,24 @@ class Layers:
             node = await self.child(self.directory(node.ino), name)
         return node
 
+    def names_of(self, ino: int) -> list[tuple[int, bytes]]:
+        """(parent, name) of each entry that leads to an inode, those of the journal first; not what only the source has."""
+        committed = self.store.catalogue.names_of(ino)
+        return self.journal.names_of(ino) + [place for place in committed if self.journal.entry(*place) is None]
+
+    def path_of(self, ino: int) -> bytes:
+        """A path of an inode by its entries; b"?" when no name leads to it."""
+        parts: list[bytes] = []
+        for _ in range(MOST_LEVELS):
+            if ino == ROOT_INO:
+                return b"/".join(reversed(parts))
+            names = self.names_of(ino)
+            if not names:
+                return b"?"
+            ino, name = names[0]
+            parts.append(name)
+        return b"?"
+
     def shadowed(self, directory: Node, name: bytes) -> bool:
         """Whether a lower layer has this name, so that its absence must be recorded as a whiteout."""
         if name in directory.source_names and not directory.record.opaque:
@@ -107,41 +149,116 @@ class Layers:
 
     # --- recording changes
 
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        """All that is recorded within happens together, in journal and memory; after an exception nothing has happened.
+
+        May be nested; no awaits within. Nodes are changed by the methods below and by `put`, which remember what was.
+        """
+        if self._undo is not None:
+            yield
+            return
+        undo = self._undo = []
+        try:
+            with self.journal.change():
+                yield
+        except BaseException:
+            for restore in reversed(undo):
+                restore()
+            raise
+        finally:
+            self._undo = None
+
+    def _remember(self, node: Node) -> None:
+        assert self._undo is not None, "nodes change within change() only"
+        self._undo.append(node.restorer())
+
+    def _set_child(self, directory: Node, name: bytes, node: Node | None) -> None:
+        """Change what a name in memory leads to, so that `change` can put it back."""
+        assert self._undo is not None
+        children = directory.children
+        if children is None:
+            return
+        before = children.get(name)
+
+        def put(found: Node | None) -> None:
+            if found is None:
+                children.pop(name, None)
+            else:
+                children[name] = found
+
+        self._undo.append(lambda: put(before))
+        put(node)
+
+    def put(self, node: Node, record: InodeRecord) -> None:
+        """Give a node another record and write its row."""
+        self._remember(node)
+        node.record = record
+        self.record(node)
+
+    def put_xattrs(self, node: Node, attributes: dict[bytes, bytes]) -> None:
+        """From here on these are all extended attributes of a node; the caller records the node."""
+        self._remember(node)
+        node.own_xattrs = True
+        self.journal.set_xattrs(node.ino, attributes)
+
+    def settle(self, node: Node) -> None:
+        """A node's bytes are durable now."""
+        self._remember(node)
+        node.unsettled = False
+        self.record(node)
+
     def record(self, node: Node) -> None:
         """Write a node's row, and what its ancestors need to be found without the source."""
-        tier = node.data.tier if node.dirty and node.data is not None else None
-        if node.data is not None and node.dirty:
-            node.record.size, node.record.mtime = node.data.size, node.data.mtime
-        first = not node.recorded
-        self.journal.put_inode(node.record, tier, node.own_xattrs)
+        self._remember(node)
+        data = node.data if node.dirty else None
+        if data is not None:
+            node.record = replace(node.record, size=data.size, mtime=data.mtime)
+        places = self._leave_source(node)
+        self.journal.put_inode(
+            node.record, None if data is None else data.tier, node.own_xattrs, data is not None and node.unsettled
+        )
         node.recorded = True
-        if first and node.from_source:
-            node.from_source = False
-            self._record_way(node)
+        for directory, name in places:
+            self._record_way(directory, name, node)
 
-    def _record_way(self, node: Node) -> None:
+    def _leave_source(self, node: Node) -> list[tuple[Node, bytes]]:
+        """From its first row on a node no longer follows the source; returns the names that this row needs."""
+        if node.recorded or not node.from_source:
+            return []
+        node.from_source = False
+        if node.places is not None:
+            places, node.places = list(node.places), None
+            if node.record.nlink > 0:
+                node.record = replace(node.record, nlink=len(places))
+            return places
+        return [] if node.parent is None else [(node.parent, node.name)]
+
+    def _record_way(self, directory: Node, name: bytes, node: Node) -> None:
         """Entries (and directories' rows) from a node that only the source had up to what is recorded already."""
-        parent = node.parent
-        while parent is not None:
-            self.journal.put_entry(parent.ino, node.name, node.ino)
-            if not parent.from_source:
+        while True:
+            self.journal.put_entry(directory.ino, name, node.ino)
+            if not directory.from_source:
                 return
-            parent.from_source = False
-            self.journal.put_inode(parent.record, None, parent.own_xattrs)
-            parent.recorded = True
-            node, parent = parent, parent.parent
+            self._remember(directory)
+            directory.from_source = False
+            self.journal.put_inode(directory.record, None, directory.own_xattrs)
+            directory.recorded = True
+            if directory.parent is None:
+                return
+            node, name, directory = directory, directory.name, directory.parent
 
     def touch_directory(self, directory: Node, *, links: int = 0) -> None:
         """A name in a directory came or went: its times, and its link count."""
         now = time.time_ns()
-        directory.record = replace(directory.record, mtime=now, ctime=now, nlink=max(2, directory.record.nlink + links))
-        self.record(directory)
+        nlink = max(2, directory.record.nlink + links)
+        self.put(directory, replace(directory.record, mtime=now, ctime=now, nlink=nlink))
 
     def attach(self, directory: Node, name: bytes, node: Node) -> None:
         """A name now leads to a node."""
         self.journal.put_entry(directory.ino, name, node.ino)
-        if directory.children is not None:
-            directory.children[name] = node
+        self._remember(node)
+        self._set_child(directory, name, node)
         node.parent, node.name = directory, name
 
     def detach(self, directory: Node, name: bytes) -> None:
@@ -150,10 +267,32 @@ class Layers:
             self.journal.put_entry(directory.ino, name, WHITEOUT)
         else:
             self.journal.drop_entry(directory.ino, name)
-        if directory.children is not None:
-            node = directory.children.pop(name, None)
-            if node is not None and node.parent is directory and node.name == name:
-                node.parent, node.name = None, b""
+        node = None if directory.children is None else directory.children.get(name)
+        self._set_child(directory, name, None)
+        if node is not None and node.parent is directory and node.name == name:
+            self._remember(node)
+            node.parent, node.name = self._other_place(node)
+
+    def _other_place(self, node: Node) -> tuple[Node | None, bytes]:
+        """A name that is left of a node that lost the one it was last found under."""
+        for parent, name in self.names_of(node.ino):
+            if parent in self.nodes:
+                return self.nodes[parent], name
+        return None, b""
+
+    def forget_row(self, node: Node) -> None:
+        """The journal has nothing to say of a node any more: it was removed."""
+        self._remember(node)
+        self.journal.drop_inode(node.ino)
+        node.recorded = node.from_source = False
+
+    def remove_directory(self, directory: Node, name: bytes, node: Node) -> None:
+        """An empty directory is gone; whoever has it open sees nothing in it."""
+        self.detach(directory, name)
+        self.journal.drop_entries_of(node.ino)
+        self.forget_row(node)
+        node.record = replace(node.record, nlink=0, opaque=True)
+        node.children = {}
 
     def new_node(self, record: InodeRecord) -> Node:
         """A node that no layer has yet."""
@@ -181,6 +320,7 @@ class Layers:
             if committed is not None:
                 node.record = committed
                 node.recorded = node.own_xattrs = node.from_source = False
+                node.places = None
 
     # --- reading layers
 
@@ -235,14 +375,13 @@ class Layers:
     async def _read_source(self, directory: Node) -> SourceListing | None:
         assert self.source is not None
         assert directory.record.origin is not None
-        directory.checked = trio.current_time()
         try:
             listing = await trio.to_thread.run_sync(self.source.listing, directory.record.origin)
-        except (FileNotFoundError, NotADirectoryError):
+        except GONE:
             if directory.from_source:
                 raise OSError(errno.ESTALE, "is no longer in the source", directory.record.origin) from None
-            return None  # what the mount added is still there
-        directory.checked = trio.current_time()
+            listing = None  # what the mount added is still there
+        directory.checked = directory.listed = trio.current_time()
         return listing
 
     def _known_entries(self, directory: Node) -> dict[bytes, int]:
@@ -278,7 +417,7 @@ class Layers:
 
         return await trio.to_thread.run_sync(look)
 
-    def _known_node(self, ino: int, elsewhere: dict[int, SourceEntry]) -> Node | None:
+    def _known_node(self, ino: int, elsewhere: dict[int, SourceEntry], *, expected: bool = True) -> Node | None:
         """The node of an inode that journal or catalogue know."""
         node = self.nodes.get(ino)
         if node is not None:
@@ -290,7 +429,8 @@ class Layers:
         else:
             committed = self.store.catalogue.inode(ino)
             if committed is None:
-                log.error("inode_without_row ino=%d", ino)
+                if expected:
+                    log.error("inode_without_row ino=%d", ino)
                 return None
             node = Node(committed)
         seen = elsewhere.get(ino)
@@ -311,109 +451,140 @@ class Layers:
             if entry.name in hidden:
                 continue
             present = children.get(entry.name)
+            if present is not None and present.from_source and not self._refresh(present, entry):
+                self._lose(directory, entry.name, present)
+                present = None
             if present is None:
                 children[entry.name] = self._source_node(directory, entry, _join(origin, entry.name))
-            elif present.from_source and present.parent is directory:
-                self._refresh(directory, present, entry)
-        if directory.source_names:
-            for name in directory.source_names - names:
-                present = children.get(name)
-                if present is not None and present.from_source:
-                    self._lose(directory, name, present)
+        for name in directory.source_names - names:
+            present = children.get(name)
+            if present is not None and present.from_source:
+                self._lose(directory, name, present)
         directory.source_names = frozenset(names)
         directory.source_mtime = listing.mtime
 
+    def _refresh(self, node: Node, entry: SourceEntry) -> bool:
+        """A node of the source is seen again: follow its attributes; False if it became something else."""
+        assert node.record.origin is not None
+        if kind_of_mode(entry.found.st_mode) is not node.record.kind:
+            return False
+        if node.places is not None and hard_link_ino(entry.found) != node.ino:
+            return False  # this name leads to another file now
+        self.follow(node, entry.found, entry.target)
+        return True
+
     def _source_node(self, directory: Node, entry: SourceEntry, path: bytes) -> Node:
+        """The node of an object that the source has under a name which no layer above it knows."""
         record = record_of_source(path, entry.found, entry.target)
-        node = self.nodes.get(record.ino)
-        if node is None:
-            row = self.journal.inode(record.ino)
-            committed = self.store.catalogue.inode(record.ino) if row is None else None
-            if row is not None or committed is not None:
-                node = self._known_node(record.ino, {})
-        if node is not None and (node.record.origin == path or entry.found.st_nlink > 1):
-            if node.parent is None:
-                node.parent, node.name = directory, entry.name
-            return node
-        if node is not None:  # another object has this number: two paths with one hash
-            record.ino = self.journal.new_ino()
+        several = has_hard_links(entry.found)
+        node = self.nodes.get(record.ino) or self._known_node(record.ino, {}, expected=False)
+        same_name = node is not None and node.record.origin == path
+        if node is not None and node.record.kind is record.kind:
+            if node.from_source and (several or same_name):
+                node.record = replace(record, origin=node.record.origin) if node.places else record
+                self._place(node, directory, entry)
+                return node
+            if same_name and node.record.nlink > 0:
+                if node.parent is None:
+                    node.parent, node.name = directory, entry.name
+                return node
+        if node is not None:  # the number is taken: a hard link that was recorded, what was here before, or a collision
+            record.ino = self._free_ino(path)
         node = Node(record)
         node.from_source = True
-        node.allocated = entry.found.st_blocks
-        node.parent, node.name = directory, entry.name
-        node.checked = trio.current_time()
+        node.places = set() if several else None
+        self._place(node, directory, entry)
         self.nodes[node.ino] = node
         return node
 
-    def _refresh(self, directory: Node, node: Node, entry: SourceEntry) -> None:
-        """A node of the source is seen again: follow its attributes, or replace it when it became something else."""
-        assert directory.children is not None
-        assert node.record.origin is not None
-        fresh = record_of_source(node.record.origin, entry.found, entry.target)
-        if fresh.kind is not node.record.kind:
-            self._lose(directory, node.name, node)
-            fresh.ino = self.journal.new_ino()
-            replacement = Node(fresh)
-            replacement.from_source = True
-            replacement.allocated = entry.found.st_blocks
-            replacement.parent, replacement.name = directory, entry.name
-            self.nodes[fresh.ino] = replacement
-            directory.children[entry.name] = replacement
-            return
-        fresh.ino = node.ino
-        node.record = fresh
+    def _free_ino(self, path: bytes) -> int:
+        ino = path_ino(path)
+        if ino in self.nodes or self.journal.inode(ino) is not None or self.store.catalogue.inode(ino) is not None:
+            return self.journal.new_ino()
+        return ino
+
+    @staticmethod
+    def _place(node: Node, directory: Node, entry: SourceEntry) -> None:
+        """A node of the source was seen under a name."""
+        node.parent, node.name = directory, entry.name
+        if node.places is not None:
+            node.places.add((directory, entry.name))
         node.allocated = entry.found.st_blocks
         node.checked = trio.current_time()
 
     def _lose(self, directory: Node, name: bytes, node: Node) -> None:
-        """A source object is gone: its name goes, and its node when nobody refers to it."""
+        """A source object is gone: its name goes, and with the last one its node when nobody refers to it."""
         assert directory.children is not None
         del directory.children[name]
-        node.parent = None
+        if node.places is not None:
+            node.places.discard((directory, name))
+            if node.places:
+                node.parent, node.name = next(iter(node.places))
+                origin = _join(node.parent.record.origin or b"", node.name)
+                node.record = replace(node.record, nlink=max(1, node.record.nlink - 1), origin=origin)
+                return
+        node.parent, node.name = None, b""
         node.record = replace(node.record, nlink=0)
         self.drop_if_unused(node)
 
-    async def _revalidate(self, directory: Node) -> None:
-        if directory.record.origin is None or self.source is None:
-            return
-        source, origin = self.source, directory.record.origin
+    async def _revalidate(self, directory: Node, fresh: bool) -> None:
+        assert self.source is not None
+        assert directory.record.origin is not None
+        listing = SourceListing((), 0)
         try:
-            found = await trio.to_thread.run_sync(source.stat, origin)
-        except OSError:
-            found = None
-        directory.checked = trio.current_time()
-        if found is not None and found.st_mtime_ns == directory.source_mtime:
-            return
-        listing = await self._read_source(directory) if found is not None else SourceListing((), 0)
-        if listing is None:
-            listing = SourceListing((), 0)
+            found = await trio.to_thread.run_sync(self.source.stat, directory.record.origin)
+            old = fresh and trio.current_time() - directory.listed > REVALIDATE_AFTER
+            if found.st_mtime_ns == directory.source_mtime and not old:
+                return
+            listing = await self._read_source(directory) or listing
+        except GONE:
+            pass
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                # a source that cannot be read has lost nothing: what is known stays, and reading files tells the trouble
+                log.warning("source_directory_unreadable path=%r error=%s", directory.record.origin, error.strerror)
+                return
+        finally:
+            directory.checked = trio.current_time()
+        if not self.listens_to_source(directory):
+            return  # removed meanwhile
         hidden = {name for name, ino in self._known_entries(directory).items() if ino == WHITEOUT}
         self._merge_source(directory, listing, hidden)
-        if directory.from_source and found is not None:
-            directory.record.mtime = found.st_mtime_ns
 
     async def revalidate_file(self, node: Node) -> None:
-        """Look at a source file again, unless that was done lately; raises ESTALE when it is gone or another kind."""
-        if self.source is None or not node.from_source or node.record.origin is None or node is self.root:
+        """Look at a source object again, unless that was done lately; raises ESTALE when it is gone or another kind."""
+        origin = node.record.origin
+        if self.source is None or origin is None or not self._follows(node):
             return
         if trio.current_time() - node.checked <= REVALIDATE_AFTER:
             return
         try:
-            entry = await trio.to_thread.run_sync(self.source.entry, node.record.origin)
-        except OSError as error:
-            raise OSError(errno.ESTALE, "is no longer in the source", node.record.origin) from error
+            entry = await trio.to_thread.run_sync(self.source.entry, origin)
+        except GONE as error:
+            node.checked = trio.current_time()
+            if node.from_source and node.opens == 0:
+                raise OSError(errno.ESTALE, "is no longer in the source", origin) from error
+            return  # whoever has it open, and what is recorded, keeps the attributes last seen
         self.follow(node, entry.found, entry.target)
 
+    def _follows(self, node: Node) -> bool:
+        """Whether what the source says of an object is part of what is seen."""
+        if node.record.nlink == 0 or node is self.root:
+            return False
+        return node.from_source or (node.record.kind is Kind.SOURCE and node.data is None)
+
     def follow(self, node: Node, found: os.stat_result, target: bytes | None = None) -> None:
-        """A node that only the source knows takes the attributes that were just seen there."""
-        if not node.from_source or node.record.origin is None:
-            return
-        fresh = record_of_source(node.record.origin, found, target)
-        if fresh.kind is not node.record.kind:
-            raise OSError(errno.ESTALE, "became something else in the source", node.record.origin)
-        fresh.ino = node.ino
-        if node.is_directory:
-            fresh.nlink = node.record.nlink
-        node.record = fresh
-        node.allocated = found.st_blocks
+        """Take what was just seen in the source: all attributes, or only the size where others are recorded."""
         node.checked = trio.current_time()
+        origin = node.record.origin
+        if origin is None or not self._follows(node):
+            return
+        if kind_of_mode(found.st_mode) is not node.record.kind:
+            if node.from_source:
+                raise OSError(errno.ESTALE, "became something else in the source", origin)
+            return
+        if not node.from_source:
+            node.record = replace(node.record, size=found.st_size)
+            return
+        node.record = replace(record_of_source(origin, found, target), ino=node.ino)
+        node.allocated = found.st_blocks

@@ -1,7 +1,7 @@
 """Operations on names: look up, make, link, rename, remove, list.
 
 All follow one pattern: load the directories concerned (which may sleep), then check and change without an await in
-between, the journal first and memory after it, so that a failed journal leaves the tree as it was.
+between, journal and memory together in one `Layers.change`, so that a failed journal leaves the tree as it was.
 
 Errors are `OSError` with the errno that ext4 would give. Permission checks are the caller's business (the kernel makes
 them for a mount with `default_permissions`).
@@ -65,11 +65,22 @@ class Names:
         else:
             if len(name) > NAME_MAX:
                 raise _fail(errno.ENAMETOOLONG, name)
-            found = await self._layers.child(directory, name)
+            found = await self._seen_now(directory, name)
             if not found.is_directory:
                 found.parent, found.name = directory, name
         found.lookups += 1
         return found.attributes()
+
+    async def _seen_now(self, directory: Node, name: bytes) -> Node:
+        """The node under a name, as the source shows it now if it is the source's."""
+        found = await self._layers.child(directory, name)
+        try:
+            await self._layers.revalidate_file(found)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            await self._layers.children(directory, fresh=True)
+        return await self._layers.child(directory, name)
 
     def forget(self, ino: int, count: int) -> None:
         """The transport gives back `count` references."""
@@ -158,16 +169,11 @@ class Names:
             raise _fail(errno.ENOENT, name)
         if node.record.nlink >= LINK_MAX:
             raise _fail(errno.EMLINK, name)
-        with self._layers.journal.change():
-            previous = node.record
-            node.record = replace(previous, nlink=previous.nlink + 1, ctime=time.time_ns())
-            try:
-                self._layers.record(node)
-                self._layers.touch_directory(directory)
-                self._layers.attach(directory, name, node)
-            except BaseException:
-                node.record = previous
-                raise
+        with self._layers.change():
+            self._own(node)
+            self._layers.put(node, replace(node.record, nlink=node.record.nlink + 1, ctime=time.time_ns()))
+            self._layers.touch_directory(directory)
+            self._layers.attach(directory, name, node)
         node.lookups += 1
         return node.attributes()
 
@@ -209,13 +215,11 @@ class Names:
         try:
             if record.kind is Kind.FRESH:
                 self._contents.create_data(node)
-            with self._layers.journal.change():
+            with self._layers.change():
                 self._layers.record(node)
                 self._layers.touch_directory(directory, links=1 if node.is_directory else 0)
                 self._layers.attach(directory, name, node)
         except BaseException:
-            if directory.children is not None and directory.children.get(name) is node:
-                del directory.children[name]
             self._contents.release_data(node)
             self._layers.nodes.pop(node.ino, None)
             raise
@@ -231,7 +235,7 @@ class Names:
         node = await self._layers.child(directory, name)
         if node.is_directory:
             raise _fail(errno.EISDIR, name)
-        with self._layers.journal.change():
+        with self._layers.change():
             self._remove_link(directory, name, node)
             self._layers.touch_directory(directory)
         self._contents.drop_if_unused(node)
@@ -245,33 +249,25 @@ class Names:
         node = await self._layers.child(directory, name)
         if not node.is_directory:
             raise _fail(errno.ENOTDIR, name)
-        if await self._layers.children(node):
+        if await self._layers.children(node, fresh=True):
             raise _fail(errno.ENOTEMPTY, name)
         if directory.children is None or directory.children.get(name) is not node:
             raise _fail(errno.ENOENT, name)
-        with self._layers.journal.change():
-            self._remove_directory(directory, name, node)
+        with self._layers.change():
+            self._layers.remove_directory(directory, name, node)
             self._layers.touch_directory(directory, links=-1)
         self._contents.drop_if_unused(node)
 
     def _remove_link(self, directory: Node, name: bytes, node: Node) -> None:
+        if node.places is not None:
+            self._own(node)  # so that its link count is that of names in this tree
         self._layers.detach(directory, name)
-        node.record = replace(node.record, nlink=max(0, node.record.nlink - 1), ctime=time.time_ns())
-        if node.record.nlink > 0:
-            self._layers.record(node)
-        elif node.opens == 0:
-            self._layers.journal.drop_inode(node.ino)
-            node.recorded = False
-        elif node.recorded:
-            self._layers.record(node)  # with nlink 0: recovery throws it away
-
-    def _remove_directory(self, directory: Node, name: bytes, node: Node) -> None:
-        self._layers.detach(directory, name)
-        self._layers.journal.drop_entries_of(node.ino)
-        self._layers.journal.drop_inode(node.ino)
-        node.recorded = False
-        node.record = replace(node.record, nlink=0, opaque=True)
-        node.children = {}
+        record = replace(node.record, nlink=max(0, node.record.nlink - 1), ctime=time.time_ns())
+        if record.nlink > 0 or (node.recorded and node.opens > 0):
+            self._layers.put(node, record)  # with nlink 0: recovery throws it away
+        else:
+            self._layers.forget_row(node)
+            node.record = record
 
     # --- moving
 
@@ -283,14 +279,15 @@ class Names:
             raise _fail(errno.EINVAL, new_name)
         source = self._layers.directory(old_parent)
         target = self._layers.directory(new_parent)
+        prepared: Node | None = None
         while True:
             old_children = await self._layers.children(source)
             new_children = await self._layers.children(target)
-            victim = new_children.get(new_name)
-            if victim is None or not victim.is_directory or victim.children is not None:
+            node, victim = old_children.get(old_name), new_children.get(new_name)
+            if node is None or victim is None or victim is prepared or flags & RENAME_EXCHANGE:
                 break
-            await self._layers.children(victim)
-        node = old_children.get(old_name)
+            await self._prepare_replacing(node, victim)
+            prepared = victim
         if node is None or target.record.nlink == 0:
             raise _fail(errno.ENOENT, old_name)
         if flags & RENAME_EXCHANGE:
@@ -303,10 +300,10 @@ class Names:
         self._check_move(node, target, new_name)
         if victim is not None:
             _check_replace(node, victim, new_name)
-        with self._layers.journal.change():
+        with self._layers.change():
             links = 0
             if victim is not None and victim.is_directory:
-                self._remove_directory(target, new_name, victim)
+                self._layers.remove_directory(target, new_name, victim)
                 links -= 1
             elif victim is not None:
                 self._remove_link(target, new_name, victim)
@@ -324,6 +321,13 @@ class Names:
         if victim is not None:
             self._contents.drop_if_unused(victim)
 
+    async def _prepare_replacing(self, node: Node, victim: Node) -> None:
+        """What must be known or durable before `node` takes the place of `victim`."""
+        if victim.is_directory:
+            await self._layers.children(victim, fresh=True)
+        elif victim is not node:
+            await self._contents.sync_before_replacing(node, victim)
+
     def _exchange(
         self, source: Node, old_name: bytes, node: Node, target: Node, new_name: bytes, other: Node | None
     ) -> None:
@@ -334,7 +338,7 @@ class Names:
         self._check_move(node, target, new_name)
         self._check_move(other, source, old_name)
         difference = int(other.is_directory) - int(node.is_directory)
-        with self._layers.journal.change():
+        with self._layers.change():
             self._own(node)
             self._own(other)
             self._layers.attach(source, old_name, other)
@@ -351,8 +355,7 @@ class Names:
             self._layers.record(node)
 
     def _stamp(self, node: Node) -> None:
-        node.record = replace(node.record, ctime=time.time_ns())
-        self._layers.record(node)
+        self._layers.put(node, replace(node.record, ctime=time.time_ns()))
 
     def _check_move(self, node: Node, target: Node, name: bytes) -> None:
         """A directory cannot move below itself."""

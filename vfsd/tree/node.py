@@ -6,6 +6,7 @@ holds newer or hydrated bytes, who has it open, and for a directory the names be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -48,6 +49,10 @@ class Node:
         Attributes; for a file whose bytes are in `data` its size and mtime follow the tier file.
     data : TierFile or None
         Bytes in a tier: dirty (`data.clean` is False: newer than anything committed) or hydrated.
+    unsettled : bool
+        `data` took the place of durable bytes and was not synced since: after a restart of the machine those count.
+    replaced : TierFile or None
+        The durable bytes, where they were a tier file's; kept until `data` is synced or stored.
     recorded : bool
         The journal has a row for it.
     parent, name :
@@ -57,8 +62,12 @@ class Node:
         References of the kernel; open handles, and those of them that can write.
     from_source : bool
         No layer above the source knows it: attributes are the source's own and follow it.
-    checked : float
-        When its source was last looked at (trio time); for a directory, its listing.
+    places : set of (directory, name), or None
+        Of a source file with hard links: the names by which it was found, as long as it is `from_source`.
+    opened : tuple or None
+        Device, inode, size and mtime of the source file that was last opened for it.
+    checked, listed : float
+        When its source was last looked at, and a directory's names there last read (trio time).
     """
 
     __slots__ = (
@@ -68,21 +77,28 @@ class Node:
         "data",
         "from_source",
         "gate",
+        "listed",
         "lookups",
         "name",
+        "opened",
         "opens",
         "own_xattrs",
         "parent",
+        "places",
         "record",
         "recorded",
+        "replaced",
         "source_mtime",
         "source_names",
+        "unsettled",
         "writers",
     )
 
     def __init__(self, record: InodeRecord) -> None:
         self.record = record
         self.data: TierFile | None = None
+        self.unsettled = False
+        self.replaced: TierFile | None = None
         self.recorded = False
         self.own_xattrs = False
         self.from_source = False
@@ -91,12 +107,28 @@ class Node:
         self.lookups = 0
         self.opens = 0
         self.writers = 0
+        self.places: set[tuple[Node, bytes]] | None = None
+        self.opened: tuple[int, int, int, int] | None = None
         self.checked = 0.0
+        self.listed = 0.0
         self.allocated = 0
         self.gate: trio.Lock | None = None
         self.children: dict[bytes, Node] | None = None
         self.source_names: frozenset[bytes] = frozenset()
         self.source_mtime = 0
+
+    def restorer(self) -> Callable[[], None]:
+        """What puts back all that a recorded change may touch (names in directories apart)."""
+        record, recorded, own_xattrs, from_source = self.record, self.recorded, self.own_xattrs, self.from_source
+        parent, name, children, unsettled = self.parent, self.name, self.children, self.unsettled
+        places = None if self.places is None else set(self.places)
+
+        def restore() -> None:
+            self.record, self.recorded, self.own_xattrs, self.from_source = record, recorded, own_xattrs, from_source
+            self.parent, self.name, self.children, self.unsettled = parent, name, children, unsettled
+            self.places = places
+
+        return restore
 
     @property
     def ino(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -16,6 +17,10 @@ from typing import final
 import xxhash
 
 from vfsd.store.catalogue import ROOT_INO, SOURCE_INO_BASE, InodeRecord, Kind, kind_of_mode
+
+# A directory that changed less than this before it was read may change again without a new mtime: file systems count time
+# in steps (10 ms on ext4 at HZ=100, 2 s on FAT).
+MTIME_STEP_NS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,10 @@ class SourceEntry:
 
 @dataclass(frozen=True, slots=True)
 class SourceListing:
-    """A source directory as it was read: its entries, and its mtime from before they were read (ns)."""
+    """A source directory as it was read: its entries, and its mtime from before they were read (ns).
+
+    The mtime is 0 when it is so recent that the same mtime later would not mean the same entries.
+    """
 
     entries: tuple[SourceEntry, ...]
     mtime: int
@@ -42,8 +50,25 @@ def source_ino(path: bytes, found: os.stat_result) -> int:
     """
     if path == b"":
         return ROOT_INO
-    several = found.st_nlink > 1 and kind_of_mode(found.st_mode) is not Kind.DIRECTORY
-    identity = b"\0%d:%d" % (found.st_dev, found.st_ino) if several else path  # no path has a NUL
+    return hard_link_ino(found) if has_hard_links(found) else path_ino(path)
+
+
+def has_hard_links(found: os.stat_result) -> bool:
+    """Whether a source object may have other names."""
+    return found.st_nlink > 1 and kind_of_mode(found.st_mode) is not Kind.DIRECTORY
+
+
+def path_ino(path: bytes) -> int:
+    """The inode number of whatever has this path in the source."""
+    return _ino_of(path)
+
+
+def hard_link_ino(found: os.stat_result) -> int:
+    """The inode number of a source object under all its names."""
+    return _ino_of(b"\0%d:%d" % (found.st_dev, found.st_ino))  # no path has a NUL
+
+
+def _ino_of(identity: bytes) -> int:
     return SOURCE_INO_BASE | (xxhash.xxh3_64_intdigest(identity) & (SOURCE_INO_BASE - 1))
 
 
@@ -95,6 +120,8 @@ class Source:
         fd = os.open(path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
         try:
             mtime = os.fstat(fd).st_mtime_ns
+            if abs(time.time_ns() - mtime) < MTIME_STEP_NS:
+                mtime = 0
             prefix = path + b"/" if path else b""
             entries = []
             with os.scandir(fd) as scan:

@@ -1,4 +1,4 @@
-"""The logical tree of one mount, put together: layers, names, contents, attributes, and its recovery at the start.
+"""The logical tree of one mount, put together: layers, names, contents, attributes.
 
 Transports call `tree.names`, `tree.contents` and `tree.attributes`; flush uses `tree.pending` (what is not in the store)
 and `tree.adopt_commit`. Nothing here knows of FUSE: a test can drive a tree without a mount.
@@ -7,22 +7,21 @@ and `tree.adopt_commit`. Nothing here knows of FUSE: a test can drive a tree wit
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 import trio
 
-from vfsd.errors import shown_path
-from vfsd.store import Kind, Store
-from vfsd.store.catalogue import ROOT_INO
+from vfsd.store import Store
 from vfsd.tiers import TierFiles
 from vfsd.tree.attributes import AttributeOperations
 from vfsd.tree.contents import Contents
-from vfsd.tree.journal import Journal, JournalRecord
+from vfsd.tree.journal import Journal
 from vfsd.tree.layers import Layers
 from vfsd.tree.names import Names
 from vfsd.tree.node import Node
+from vfsd.tree.recovery import Recovery
 from vfsd.tree.source import Source
 
 log = logging.getLogger("vfsd.tree")
@@ -81,63 +80,13 @@ class Tree:
 
     async def start(self) -> None:
         """Carry on from what an earlier daemon left; `lost` then names files whose bytes are gone (RAM, after a reboot)."""
-        known: set[tuple[int, int, str]] = set()
-        with self.journal.change():
-            for row in self.journal.inodes():
-                if row.record.nlink == 0:
-                    self.journal.drop_inode(row.record.ino)
-                elif row.tier is not None:
-                    self._recover_data(row)
-        for node in self.layers.nodes.values():
-            if node.data is not None:
-                known.add((node.ino, node.data.version, node.data.tier))
-        for name in self.tiers.remove_strangers(known):
-            log.info("removed_unnamed_tier_file name=%s", name)
-
-    def _recover_data(self, row: JournalRecord) -> None:
-        assert row.tier is not None
-        record = row.record
-        data = self.tiers.find(record.ino, record.version, row.tier)
-        other = "cache" if row.tier == "ram" else "ram"
-        if data is None:  # killed between the copy of a move and its row, or between the row and the removal
-            data = self.tiers.find(record.ino, record.version, other)  # type: ignore[arg-type]  # the other tier's name
-        if data is not None:
-            node = Node(record)
-            node.recorded, node.own_xattrs, node.data = True, row.own_xattrs, data
-            self.layers.nodes[record.ino] = node
-            if data.tier != row.tier:
-                self.journal.put_inode(record, data.tier, row.own_xattrs)
-            return
-        path = self.path_of(record.ino)
-        self.lost.append(path)
-        if record.kind is Kind.FRESH:
-            log.error("bytes_lost path=%s cause=gone_with_the_memory_of_the_machine", shown_path(path))
-            for parent, name in self.journal.names_of(record.ino):
-                if self.store.catalogue.entry(parent, name):
-                    self.journal.put_entry(parent, name, 0)
-                else:
-                    self.journal.drop_entry(parent, name)
-            self.journal.drop_inode(record.ino)
-            return
-        log.error("newest_bytes_lost path=%s now=older_version", shown_path(path))
-        self._restore_committed(row)
-
-    def _restore_committed(self, row: JournalRecord) -> None:
-        """A file whose newest bytes are gone shows its committed version, or the source's, again."""
-        committed = self.store.catalogue.inode(row.record.ino)
-        if committed is not None:
-            older = replace(row.record, size=committed.size, mtime=committed.mtime)
-        else:
-            older = row.record
-            if self.source is not None and older.origin is not None:
-                found = self.source.stat(older.origin)
-                older = replace(older, size=found.st_size, mtime=found.st_mtime_ns)
-        self.journal.put_inode(older, None, row.own_xattrs)
+        await Recovery(self.layers, self.contents, self.tiers, self.lost).run()
 
     async def housekeep(self) -> None:
-        """Runs for the life of the mount: durability points for what waits for one."""
+        """Runs for the life of the mount: durability points for what waits for one (see `Contents.settle`)."""
         while True:
             await trio.sleep(SYNC_INTERVAL)
+            await self.contents.settle()
             if self.journal.waiting:
                 try:
                     await self.journal.sync()
@@ -167,19 +116,4 @@ class Tree:
 
     def path_of(self, ino: int) -> bytes:
         """A path of an inode from the journal's and the catalogue's entries; b"?" when no name leads to it."""
-        parts: list[bytes] = []
-        for _ in range(4096):  # deeper than any path that the kernel lets through
-            if ino == ROOT_INO:
-                return b"/".join(reversed(parts))
-            names = self.journal.names_of(ino)
-            if not names:
-                names = [
-                    (parent, name)
-                    for parent, name in self.store.catalogue.names_of(ino)
-                    if self.journal.entry(parent, name) is None
-                ]
-            if not names:
-                return b"?"
-            ino, name = names[0]
-            parts.append(name)
-        return b"?"
+        return self.layers.path_of(ino)

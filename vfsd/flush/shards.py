@@ -1,0 +1,112 @@
+"""Which shards a flush has to write: those in which a plane comes, goes or changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import final
+
+from vfsd.flush.items import WHOLE_FILE, Item
+from vfsd.store.catalogue import Catalogue, GroupRecord, PlaneRecord
+from vfsd.store.geometry import ArrayGeometry
+from vfsd.store.stored import array_key, group_geometry
+
+ShardPlace = tuple[str, tuple[int, ...]]  # image, and grid position of the shard
+
+
+@final
+@dataclass(slots=True)
+class ShardJob:
+    """One shard to write.
+
+    Attributes
+    ----------
+    old_key : bytes
+        Where the store has the shard that it replaces, if it has one.
+    new : list of (Item, PlaneRecord)
+        Planes to be read and compressed; the pages of one item stand together.
+    kept : list of int
+        Positions whose chunks are copied from the shard that is there.
+    """
+
+    key: bytes
+    old_key: bytes
+    geometry: ArrayGeometry
+    new: list[tuple[Item, PlaneRecord]] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """What makes two jobs write the same bytes under the same key."""
+        fresh = frozenset((item.ino, plane.page, self.positions(plane).start) for item, plane in self.new)
+        # a shard does not depend on how far the array around it has grown
+        shape = replace(self.geometry, extents=self.geometry.shard_extents)
+        return shape, self.old_key, fresh, frozenset(self.kept)
+
+    @property
+    def items(self) -> dict[int, tuple[Item, list[PlaneRecord]]]:
+        """The items with planes in this shard, by inode, each with these planes."""
+        found: dict[int, tuple[Item, list[PlaneRecord]]] = {}
+        for item, plane in self.new:
+            found.setdefault(item.ino, (item, []))[1].append(plane)
+        return found
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of files that it takes in, for progress; of a file that is read apart, its pixels."""
+        size = 0
+        for item, planes in self.items.values():
+            if item.layout is not None:  # a compressed file counts with its plain object
+                pixels = sum(item.layout.pages[plane.page].nbytes for plane in planes)
+                size += item.size if is_read_at_once(item, planes) else pixels
+        return size
+
+    def positions(self, plane: PlaneRecord) -> range:
+        """Where a plane's chunks stand in the shard."""
+        return self.geometry.positions_in_shard(plane.index[: len(self.geometry.leading)])
+
+
+def is_read_at_once(item: Item, planes: Collection[PlaneRecord]) -> bool:
+    """Whether one pass over an item gives digest, skeleton and these planes: all that it has, and it is no large file."""
+    return item.layout is not None and item.size <= WHOLE_FILE and len(planes) == item.layout.plane_count
+
+
+def shard_jobs(
+    base: Catalogue, after: Catalogue, items: Mapping[int, Item], touched: Collection[int]
+) -> list[ShardJob]:
+    """The shards to write, of these groups; `after` is the next catalogue, `base` the one it replaces."""
+    locations = {group.id: group.location for group in base.groups()}
+    jobs: list[ShardJob] = []
+    for group in after.groups():
+        if group.id in touched:
+            jobs += _group_jobs(base, after, group, locations.get(group.id, group.location), items)
+    return jobs
+
+
+def _group_jobs(
+    base: Catalogue, after: Catalogue, group: GroupRecord, old_location: bytes, items: Mapping[int, Item]
+) -> list[ShardJob]:
+    geometry = group_geometry(group)
+
+    def shard_of(image: str, index: tuple[int, ...]) -> ShardPlace:
+        return image, geometry.shard_grid_position(index[: len(geometry.leading)])
+
+    before = {(plane.image, plane.index) for plane in base.planes_of_group(group.id)}
+    shards: dict[ShardPlace, ShardJob] = {}
+    dirty: set[ShardPlace] = set()
+    for plane in after.planes_of_group(group.id):
+        place = shard_of(plane.image, plane.index)
+        job = shards.get(place)
+        if job is None:
+            key = array_key(group, plane.image) + b"/" + geometry.shard_key(place[1]).encode()
+            job = shards[place] = ShardJob(key, old_location + key[len(group.location) :], geometry)
+        item = items.get(plane.ino)
+        if item is not None:
+            job.new.append((item, plane))
+            dirty.add(place)
+        else:
+            job.kept += job.positions(plane)
+            before.discard((plane.image, plane.index))
+    # what is left went, or its pixels are new; a shard of which nothing is left is removed, not written
+    dirty |= {shard_of(image, index) for image, index in before} & shards.keys()
+    return [job for place, job in shards.items() if place in dirty]

@@ -1,0 +1,201 @@
+"""What a transaction does to the store's objects, written down before it is done, so that it can be undone or finished.
+
+`work/<generation>/` holds the new objects (`new/<serial>`), what they replace (`old/<number>`, a hard link or the object
+itself), the new catalogue (`catalogue`), and `intents`: one record for each object that comes, is replaced, or goes. The
+file ends with a mark; without it nothing outside `work/` was touched yet.
+
+Undoing is right at whatever point the change stopped, and may itself be stopped and begun again. Only the holder of the
+store's lock may call anything here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import final
+
+from vfsd.store.storage import LocalStorage, sync_directories, sync_directory, write_all
+
+WORK = b"work"
+_END = b"END"
+
+
+class Operation(Enum):
+    """What happens to an object."""
+
+    NEW = b"N"
+    REPLACE = b"P"
+    REMOVE = b"R"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One object: its key, what happens to it, and under which serial its new bytes lie (0: none)."""
+
+    operation: Operation
+    serial: int
+    key: bytes
+
+
+def new_object(work: bytes, serial: int) -> bytes:
+    """Where the bytes of a new object lie until they are published."""
+    return work + b"/new/%d" % serial
+
+
+def _set_aside_at(work: bytes, number: int) -> bytes:
+    return work + b"/old/%d" % number
+
+
+def write_intents(work: bytes, intents: Iterable[Intent]) -> None:
+    """Put the intents down, durably, with everything that lies beside them."""
+    lines = b"".join(b"%s%d:%s\0" % (intent.operation.value, intent.serial, intent.key) for intent in intents)
+    fd = os.open(work + b"/intents", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        write_all(fd, lines + _END)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    for folder in (work + b"/new", work, os.path.dirname(work), os.path.dirname(os.path.dirname(work))):
+        sync_directory(folder)
+
+
+def read_intents(work: bytes) -> list[Intent]:
+    """What was put down; nothing where that was not completed."""
+    try:
+        content = Path(os.fsdecode(work + b"/intents")).read_bytes()
+    except FileNotFoundError:
+        return []
+    *lines, end = content.split(b"\0")
+    if end != _END:
+        return []
+    intents = []
+    for line in lines:
+        serial, key = line[1:].split(b":", 1)
+        intents.append(Intent(Operation(line[:1]), int(serial), key))
+    return intents
+
+
+def carry_out(storage: LocalStorage, work: bytes, intents: Sequence[Intent]) -> None:
+    """Put the new objects in and the old ones aside, durably; after an error `undo` puts things back."""
+    for number, intent in enumerate(intents):
+        if intent.operation is Operation.REPLACE:
+            _set_aside(storage.path(intent.key), _set_aside_at(work, number))
+    sync_directory(work + b"/old")
+    folders: set[bytes] = set()
+    for number, intent in enumerate(intents):
+        path = storage.path(intent.key)
+        if intent.operation is Operation.REMOVE:
+            os.rename(path, _set_aside_at(work, number))
+        else:
+            folders |= _make_folders(os.path.dirname(path))
+            os.rename(new_object(work, intent.serial), path)
+        folders.add(os.path.dirname(path))
+    sync_directories(folders)
+
+
+def undo(storage: LocalStorage, work: bytes) -> None:
+    """Put everything back as it was before the transaction, and throw the transaction away."""
+    intents = read_intents(work)
+    folders: set[bytes] = set()
+    for number, intent in reversed(list(enumerate(intents))):
+        path, aside = storage.path(intent.key), _set_aside_at(work, number)
+        if os.path.lexists(aside):
+            os.rename(aside, path)
+            # rename between two links of one inode does nothing and leaves both names
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(aside)
+        elif intent.operation is Operation.NEW and not os.path.lexists(new_object(work, intent.serial)):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(path)
+        folders.add(os.path.dirname(path))
+    sync_directories([folder for folder in folders if os.path.isdir(folder)])
+    _prune_empty(storage, [intent.key for intent in intents if intent.operation is Operation.NEW])
+    _throw_away(work)
+
+
+def finish(storage: LocalStorage, work: bytes) -> None:
+    """The catalogue is in place: what was set aside goes, and folders that are empty now."""
+    _prune_empty(storage, [intent.key for intent in read_intents(work) if intent.operation is Operation.REMOVE])
+    _throw_away(work)
+
+
+def recover_work(storage: LocalStorage, generation: int) -> list[str]:
+    """Finish or undo what interrupted transactions left; `generation` is the committed catalogue's.
+
+    Returns
+    -------
+    list of str
+        One sentence for each transaction found, for the log.
+    """
+    done: list[str] = []
+    try:
+        names = os.listdir(storage.path(WORK))
+    except FileNotFoundError:
+        return done
+    for name in sorted(names):
+        work = storage.path(WORK) + b"/" + name
+        if name.isdigit() and int(name) <= generation:
+            sync_directory(storage.root)  # the catalogue's rename, before what it replaced goes
+            finish(storage, work)
+            done.append(f"finished the interrupted flush {int(name)}")
+        else:
+            undo(storage, work)
+            done.append(f"undid the interrupted flush {os.fsdecode(name)}")
+    storage.forget()
+    with contextlib.suppress(OSError):
+        os.rmdir(storage.path(WORK))
+    return done
+
+
+def _set_aside(path: bytes, aside: bytes) -> None:
+    try:
+        os.link(path, aside, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        os.rename(path, aside)
+
+
+# What link(2) answers where it cannot make a hard link, or not one more.
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def _make_folders(folder: bytes) -> set[bytes]:
+    """Create a folder and those above it; return those whose listing changed."""
+    changed: set[bytes] = set()
+    missing: list[bytes] = []
+    while not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for folder in reversed(missing):
+        os.mkdir(folder, 0o755)
+        changed.add(os.path.dirname(folder))
+    return changed
+
+
+def _throw_away(work: bytes) -> None:
+    """Remove a transaction's folder, its intents first: they no longer hold."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(work + b"/intents")
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _prune_empty(storage: LocalStorage, keys: Iterable[bytes]) -> None:
+    """Remove folders that are empty now that these keys are gone, up to the store's first level."""
+    for key in keys:
+        folder = os.path.dirname(key)
+        while folder.count(b"/") >= 1:
+            try:
+                os.rmdir(storage.path(folder))
+            except FileNotFoundError:
+                pass  # it went with another key
+            except OSError:
+                break
+            folder = os.path.dirname(folder)

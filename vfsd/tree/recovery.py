@@ -1,0 +1,147 @@
+"""Carrying on from what an earlier daemon left: which tier files the journal names, and what to show where one is gone.
+
+After a daemon that was killed every file named is there, with every byte that was written. After a restart of the machine
+the RAM tier is empty, and bytes of the cache tier that were never synced may be anything: a file then shows its durable
+version again, an older tier file, the store's or the source's; one that has none is gone. Nothing is believed that the
+journal does not name, and nothing is deleted before the journal that no longer names it is durable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from typing import final
+
+from vfsd.errors import shown_path
+from vfsd.store import Kind
+from vfsd.store.catalogue import WHITEOUT
+from vfsd.tiers import TierFile, TierFiles
+from vfsd.tree.contents import Contents
+from vfsd.tree.journal import JournalRecord
+from vfsd.tree.layers import Layers
+from vfsd.tree.node import Node
+from vfsd.tree.source import source_ino
+
+log = logging.getLogger("vfsd.tree")
+
+
+@final
+class Recovery:
+    """See the module. `lost` is given the paths of files whose newest bytes are gone."""
+
+    def __init__(self, layers: Layers, contents: Contents, tiers: TierFiles, lost: list[bytes]) -> None:
+        self._layers = layers
+        self._journal = layers.journal
+        self._contents = contents
+        self._tiers = tiers
+        self._lost = lost
+        self._versions = tiers.versions("cache")
+        self._restarted = self._journal.machine_restarted()
+
+    async def run(self) -> None:
+        """Bring journal, nodes and tiers in line; before anything else is done with the tree."""
+        with self._journal.change():
+            for row in self._journal.inodes():
+                if row.record.nlink == 0:
+                    self._journal.drop_inode(row.record.ino)
+                elif row.tier is not None:
+                    self._recover(row)
+            self._journal.note_boot()
+        await self._journal.sync()
+        for name in self._tiers.remove_strangers(self._known_files()):
+            log.info("removed_unnamed_tier_file name=%s", name)
+
+    def _known_files(self) -> set[tuple[int, int, str]]:
+        files = [file for node in self._layers.nodes.values() for file in (node.data, node.replaced)]
+        return {(file.ino, file.version, file.tier) for file in files if file is not None}
+
+    def _recover(self, row: JournalRecord) -> None:
+        record = row.record
+        assert row.tier is not None
+        data = self._tiers.find(record.ino, record.version, row.tier)
+        older = self._older_version(row)
+        if data is not None and not (row.unsettled and self._restarted and self._has_durable_version(row, older)):
+            self._adopt(row, data, unsettled=row.unsettled, replaced=older)
+            return
+        self._lost.append(self._layers.path_of(record.ino))
+        cause = "gone_with_the_memory_of_the_machine" if data is None else "not_synced_before_the_machine_stopped"
+        if data is not None:
+            self._tiers.discard(data)
+        if older is not None:
+            log.error("newest_bytes_lost path=%s cause=%s now=older_version", shown_path(self._lost[-1]), cause)
+            self._adopt(row, older, unsettled=False, replaced=None)
+        elif record.kind is Kind.FRESH:
+            log.error("bytes_lost path=%s cause=%s", shown_path(self._lost[-1]), cause)
+            self._remove(row)
+        else:
+            log.error("newest_bytes_lost path=%s cause=%s now=committed_version", shown_path(self._lost[-1]), cause)
+            self._show_committed(row)
+
+    def _older_version(self, row: JournalRecord) -> TierFile | None:
+        """The tier file that the row's bytes took the place of, which is kept until they are durable."""
+        if not row.unsettled:
+            return None
+        versions = [version for version in self._versions.get(row.record.ino, ()) if version < row.record.version]
+        return self._tiers.find(row.record.ino, max(versions), "cache") if versions else None
+
+    def _has_durable_version(self, row: JournalRecord, older: TierFile | None) -> bool:
+        if older is not None or row.record.kind in (Kind.PLANES, Kind.PLAIN):
+            return True
+        return row.record.kind is Kind.SOURCE and self._in_source(row) is not None
+
+    def _in_source(self, row: JournalRecord) -> os.stat_result | None:
+        """What the source has where a file was first seen."""
+        origin = row.record.origin
+        return None if origin is None else self._stat_source(origin)
+
+    def _stat_source(self, path: bytes) -> os.stat_result | None:
+        if self._layers.source is None:
+            return None
+        try:
+            return self._layers.source.stat(path)
+        except OSError as error:
+            log.warning("source_object_gone path=%s error=%s", shown_path(path), error.strerror)
+            return None
+
+    def _adopt(self, row: JournalRecord, data: TierFile, *, unsettled: bool, replaced: TierFile | None) -> None:
+        node = Node(replace(row.record, version=data.version))
+        node.recorded, node.own_xattrs, node.data = True, row.own_xattrs, data
+        self._layers.nodes[node.ino] = node
+        self._contents.adopt_recovered(node, unsettled=unsettled, replaced=replaced)
+        if (data.version, unsettled) != (row.record.version, row.unsettled):
+            self._journal.put_inode(node.record, data.tier, row.own_xattrs, unsettled)
+
+    def _show_committed(self, row: JournalRecord) -> None:
+        """A file whose newest bytes are gone shows its committed version, or the source's, again."""
+        committed = self._layers.store.catalogue.inode(row.record.ino)
+        record = row.record
+        found = None if committed is not None else self._in_source(row)
+        if committed is not None:
+            record = replace(record, size=committed.size, mtime=committed.mtime)
+        elif found is not None:
+            record = replace(record, size=found.st_size, mtime=found.st_mtime_ns)
+        self._journal.put_inode(record, None, row.own_xattrs)
+
+    def _remove(self, row: JournalRecord) -> None:
+        """A file that was nowhere else: its names show again what they showed before it, unless that was moved away."""
+        for parent, name in self._journal.names_of(row.record.ino):
+            below = self._below(parent, name)
+            if below is not None and self._journal.names_of(below):
+                self._journal.put_entry(parent, name, WHITEOUT)
+            else:
+                self._journal.drop_entry(parent, name)
+        self._journal.drop_inode(row.record.ino)
+
+    def _below(self, parent: int, name: bytes) -> int | None:
+        """The inode that the store, or else the source, has under a name."""
+        committed = self._layers.store.catalogue.entry(parent, name)
+        if committed is not None:
+            return committed
+        row = self._journal.inode(parent)
+        record = row.record if row is not None else self._layers.store.catalogue.inode(parent)
+        if record is None or record.origin is None or record.opaque:
+            return None
+        path = record.origin + b"/" + name if record.origin else name
+        found = self._stat_source(path)
+        return None if found is None else source_ino(path, found)
