@@ -123,8 +123,12 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
         ingest = options.ingest and paths is None
         return flush_tree(stack.tree, paths=paths, ingest=ingest, on_progress=on_progress)
 
+    async def store_file(path: bytes, ingest: bool) -> None:
+        await flush_tree(stack.tree, paths=[path], ingest=ingest)
+
     try:
         await stack.tree.start()
+        stack.tree.attributes.store_file = store_file
         _tell_what_continues(stack, reporter)
         transport = Pyfuse3Transport(
             stack.tree,

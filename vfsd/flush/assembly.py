@@ -113,7 +113,7 @@ class Assembly:
             # until its place is known: a file of the store, so that nothing takes it for unreachable or the source's
             builder.put_inode(replace(item.record, kind=Kind.PLAIN, location=None, skeleton=None, digest=None))
         self._dropped = builder.remove_unreachable()
-        self._plan_moves(move_groups(builder, selection.renames))
+        self._plan_moves(move_groups(builder, selection.renames, store.plate_name))
         self._renamed_groups = selection.renames.shown | selection.renames.pages.keys()
         for item in self.items:
             builder.clear_planes(item.ino)

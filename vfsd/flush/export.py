@@ -48,14 +48,14 @@ def export_store(
 
 
 def _prepare(directory: Path, root: Path) -> None:
+    if directory.resolve().is_relative_to(root.resolve()):
+        raise UnfitError("lies inside the store", path=directory, remedy="Choose another folder")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise UnfitError("is not empty", path=directory, remedy="Choose a new folder")
     except OSError as error:
         raise UnfitError(f"cannot be written ({error.strerror})", path=directory) from error
-    if directory.resolve().is_relative_to(root.resolve()):
-        raise UnfitError("lies inside the store", path=directory, remedy="Choose another folder")
 
 
 @final
@@ -88,8 +88,9 @@ class _Export:
     def _write_entry(self, path: bytes, target: bytes, record: InodeRecord) -> None:
         first = self._first_names.get(record.ino)
         if first is not None:
-            os.link(first, target, follow_symlinks=False)
-            return
+            with contextlib.suppress(OSError):  # a file system without hard links gets files of their own
+                os.link(first, target, follow_symlinks=False)
+                return
         try:
             if record.kind in (Kind.PLANES, Kind.PLAIN):
                 self._write_file(path, target, record)
@@ -110,7 +111,9 @@ class _Export:
 
     def _write_file(self, path: bytes, target: bytes, record: InodeRecord) -> None:
         beside = os.path.dirname(target) + b"/.vfsd-export-%d" % os.getpid()
-        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        while os.path.lexists(beside):  # somebody's file is called like that
+            beside += b"~"
+        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             self._store.files.describe(record).rebuild(fd)
         except BaseException:
@@ -129,7 +132,8 @@ class _Export:
             with contextlib.suppress(OSError):  # a file system without user attributes
                 os.setxattr(target, name, value, follow_symlinks=False)
         if os.geteuid() == 0:
-            os.chown(target, record.uid, record.gid, follow_symlinks=False)
+            with contextlib.suppress(OSError):  # a file system without owners, or a container that lacks this one
+                os.chown(target, record.uid, record.gid, follow_symlinks=False)
         if record.kind is not Kind.SYMLINK:
             os.chmod(target, record.mode)
         os.utime(target, ns=(record.atime, record.mtime), follow_symlinks=False)

@@ -188,13 +188,14 @@ class _Flush:
     async def _assemble(self, selection: Selection, assembly: Assembly, transaction: Transaction) -> None:
         failures = assembly.writer.failures
         for _ in range(MOST_ROUNDS):
+            damaged_before = len(failures.damaged_shards)
             await assembly.plan(selection, list(self._items.values()), self._force_plain)
             await self._write(assembly)
             failed, failures.kept = failures.kept, {}
             plain, failures.plain = failures.plain, {}
             for ino in plain.keys() & self._items.keys():
                 self._store_plain(self._items[ino], plain[ino])
-            if await self._take_out(selection, failed) or plain:
+            if await self._take_out(selection, failed) or plain or len(failures.damaged_shards) > damaged_before:
                 continue
             await trio.to_thread.run_sync(assembly.complete)
             await trio.to_thread.run_sync(transaction.sync)

@@ -36,6 +36,11 @@ def fitted(path: bytes, suffix: bytes = b"") -> bytes:
     return b"/".join(short)
 
 
+def directory_name(directory: bytes, plate_name: str) -> bytes:
+    """What a directory's groups are named after: its path; the plate's name where it is the tree's root."""
+    return directory or plate_name.encode("utf-8", "surrogateescape").replace(b"/", b"_")
+
+
 def plate_key(directory: bytes, *, name: str | None, projection: bool, variant: str | None) -> bytes:
     """Key of a plate's group: `images/<directory>[_<name>][_projection][_<variant>].ome.zarr`."""
     suffix = b"" if name is None else b"_" + name.replace("/", "_").encode("utf-8", "surrogateescape")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vfsd.flush.groups import GroupDocument
-from vfsd.flush.locations import free_group_key, moved_key, pages_key
+from vfsd.flush.locations import directory_name, free_group_key, moved_key, pages_key
 from vfsd.flush.renames import Renames
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import GroupRecord
@@ -22,7 +22,7 @@ class MovedGroup:
     new: bytes
 
 
-def move_groups(builder: CatalogueBuilder, renames: Renames) -> list[MovedGroup]:
+def move_groups(builder: CatalogueBuilder, renames: Renames, plate_name: str) -> list[MovedGroup]:
     """Give every group the directory that it mirrors now, and the key that follows from it, where that is free."""
     catalogue = builder.read()
     moving: list[tuple[GroupRecord, bytes, bytes]] = []
@@ -31,7 +31,7 @@ def move_groups(builder: CatalogueBuilder, renames: Renames) -> list[MovedGroup]
         path = renames.pages.get(group.id)
         if path is not None:
             directory, _, name = path.rpartition(b"/")
-            moving.append((group, directory, pages_key(directory, name)))
+            moving.append((group, directory, pages_key(directory_name(directory, plate_name), name)))
             document = GroupDocument.decode(group.document)
             builder.set_group_document(
                 group.id, replace(document, name=name.decode("utf-8", "backslashreplace")).encode()

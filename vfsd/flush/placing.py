@@ -20,7 +20,7 @@ from typing import final
 
 from vfsd.flush.groups import GroupDocument
 from vfsd.flush.items import Item
-from vfsd.flush.locations import free_group_key, pages_key, plate_key, stack_key
+from vfsd.flush.locations import directory_name, free_group_key, pages_key, plate_key, stack_key
 from vfsd.plates import Plate, PlatePosition, recognise_plates
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import GroupRecord, PlaneRecord
@@ -306,7 +306,7 @@ class Placer:
     # --- shared
 
     def _directory(self, directory: bytes) -> bytes:
-        return directory or self._plate_name.encode("utf-8", "surrogateescape").replace(b"/", b"_")
+        return directory_name(directory, self._plate_name)
 
     def _taken(self, place: PlaneRecord) -> bool:
         owner = self._catalogue.owner_of_place(place.group, place.image, place.index)

@@ -175,7 +175,7 @@ async def changed_items(tree: Tree, items: Sequence[Item]) -> dict[int, str]:
     changed = {
         item.ino: "changed while it was being stored"
         for item in items
-        if item.stored is None and not item.ingested and not is_unchanged(tree, item)
+        if item.stored is None and not item.ingested and (is_gone(tree, item) or not is_unchanged(tree, item))
     }
     sources = [(item.ino, item.record.origin or b"", item.seen) for item in items if item.seen is not None]
     if sources and tree.source is not None:

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -71,6 +72,8 @@ class AttributeOperations:
         self._contents = contents
         self._tiers = tiers
         self._read_only = read_only
+        # Flushes one file by its path, or ingests it when the flag is set; set by who can: flush stands above the tree.
+        self.store_file: Callable[[bytes, bool], Awaitable[None]] | None = None
 
     async def getattr(self, ino: int) -> Attributes:
         """What `stat` shows."""
@@ -217,17 +220,36 @@ class AttributeOperations:
         return answer
 
     async def _move(self, node: Node, value: bytes) -> None:
-        """`user.vfsd.tier` was written: `cache` moves a RAM file there; the tier where it is already is no error."""
+        """`user.vfsd.tier` was written: move the file's bytes now; to be where it is already is no error.
+
+        What is on a disk and nowhere else never moves to RAM, where power loss would take it: it is stored first, and RAM
+        then holds a copy.
+        """
         wanted = value.decode("ascii", "replace").strip()
+        if wanted not in ("ram", "cache", "store"):
+            raise OSError(errno.EINVAL, "no tier has this name", node.path())
         if wanted == self.tier(node):
             return
-        if wanted == "cache" and node.dirty and node.data is not None:
-            await self._tiers.move_to_cache(node.data)
+        if wanted == "store" or (wanted == "ram" and node.dirty):
+            await self._move_to_store(node)
+        if wanted == "store":
             return
-        if wanted == "ram" and node.record.kind in (Kind.PLANES, Kind.PLAIN) and node.data is None:
+        if node.record.kind is Kind.SOURCE and node.data is None:
+            raise OSError(errno.EOPNOTSUPP, "a file of the source is read where it is", node.path())
+        if node.data is None:
             await self._contents.hydrate(node)
-            return
-        raise OSError(errno.EINVAL if wanted not in ("ram", "cache", "store") else errno.EOPNOTSUPP, "cannot be moved")
+        if wanted == "cache" and node.data is not None:
+            await self._tiers.move_to_cache(node.data)
+
+    async def _move_to_store(self, node: Node) -> None:
+        """Flush one file, then drop the copy that a tier still has."""
+        if node.dirty or node.record.kind is Kind.SOURCE:
+            if self.store_file is None:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            await self.store_file(node.path(), not node.dirty)
+            if node.dirty or node.record.kind is Kind.SOURCE:
+                raise OSError(errno.EBUSY, "could not be stored now", node.path())
+        self._contents.drop_clean_data(node)
 
     # --- the whole
 

@@ -340,6 +340,11 @@ class Contents:
         if earlier is not None and earlier.clean:
             self._tiers.discard(earlier)
 
+    def drop_clean_data(self, node: Node) -> None:
+        """Drop a hydrated copy; dirty bytes stay."""
+        if node.data is not None and node.data.clean:
+            self.release_data(node)
+
     def release_data(self, node: Node) -> None:
         """The node's tier files are not needed any more.
 

@@ -100,23 +100,13 @@ class Journal:
         self._changes = 1  # what an earlier daemon recorded may not be durable yet
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA wal_autocheckpoint = 0")
-            # a log that starts anew after a checkpoint is cut to this, so that its size says when the next one is due
-            self._db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
-            self._db.executescript(_SCHEMA)
-            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            if version > SCHEMA_VERSION:
-                raise UnfitError("was written by a newer vfsd", path=path, remedy="Use that newer vfsd")
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            owner = self._meta("store")
         except sqlite3.Error as error:
             raise UnfitError(f"the journal cannot be used ({error})", path=path) from error
-        if owner is None:
-            self._set_meta("store", store_id)
-        elif owner != store_id:
-            raise UnfitError("the journal belongs to another store", path=path)
+        try:
+            self._prepare(store_id)
+        except BaseException:
+            self._db.close()
+            raise
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -127,6 +117,27 @@ class Journal:
         self._after_sync: list[tuple[int, Callable[[], None]]] = []
         self._sync_failure: OSError | None = None
         self._names_synced = False
+
+    def _prepare(self, store_id: str) -> None:
+        """Settings, tables, and whose journal this is; raises UnfitError."""
+        try:
+            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+            if version > SCHEMA_VERSION:
+                raise UnfitError("was written by a newer vfsd", path=self.path, remedy="Use that newer vfsd")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA wal_autocheckpoint = 0")
+            # a log that starts anew after a checkpoint is cut to this, so that its size says when the next one is due
+            self._db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
+            self._db.executescript(_SCHEMA)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            owner = self._meta("store")
+            if owner is None:
+                self._set_meta("store", store_id)
+        except (sqlite3.Error, OSError) as error:
+            raise UnfitError(f"the journal cannot be used ({error})", path=self.path) from error
+        if owner not in (None, store_id):
+            raise UnfitError("the journal belongs to another store", path=self.path)
 
     def close(self) -> None:
         """Copy the log back and close; nothing may be pending."""

@@ -106,7 +106,7 @@ class Layers:
 
     def _is_doubtful(self, directory: Node, fresh: bool) -> bool:
         return self.listens_to_source(directory) and (
-            fresh or trio.current_time() - directory.checked > REVALIDATE_AFTER
+            fresh or trio.current_time() - directory.names_checked > REVALIDATE_AFTER
         )
 
     async def child(self, directory: Node, name: bytes) -> Node:
@@ -335,7 +335,7 @@ class Layers:
         if row is not None:
             node.recorded, node.own_xattrs = True, row.own_xattrs
         elif self.source is not None and self.store.catalogue.generation == 0:
-            node.record = replace(record_of_source(b"", self.source.stat(b""), None), nlink=max(2, record.nlink))
+            node.record = record_of_source(b"", self.source.stat(b""), None)
         self.nodes[ROOT_INO] = node
         return node
 
@@ -381,7 +381,7 @@ class Layers:
             if directory.from_source:
                 raise OSError(errno.ESTALE, "is no longer in the source", directory.record.origin) from None
             listing = None  # what the mount added is still there
-        directory.checked = directory.listed = trio.current_time()
+        directory.names_checked = directory.names_read = trio.current_time()
         return listing
 
     def _known_entries(self, directory: Node) -> dict[bytes, int]:
@@ -533,7 +533,7 @@ class Layers:
         listing = SourceListing((), 0)
         try:
             found = await trio.to_thread.run_sync(self.source.stat, directory.record.origin)
-            old = fresh and trio.current_time() - directory.listed > REVALIDATE_AFTER
+            old = fresh and trio.current_time() - directory.names_read > REVALIDATE_AFTER
             if found.st_mtime_ns == directory.source_mtime and not old:
                 return
             listing = await self._read_source(directory) or listing
@@ -545,7 +545,7 @@ class Layers:
                 log.warning("source_directory_unreadable path=%r error=%s", directory.record.origin, error.strerror)
                 return
         finally:
-            directory.checked = trio.current_time()
+            directory.names_checked = trio.current_time()
         if not self.listens_to_source(directory):
             return  # removed meanwhile
         hidden = {name for name, ino in self._known_entries(directory).items() if ino == WHITEOUT}

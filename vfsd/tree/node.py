@@ -66,8 +66,10 @@ class Node:
         Of a source file with hard links: the names by which it was found, as long as it is `from_source`.
     opened : tuple or None
         Device, inode, size and mtime of the source file that was last opened for it.
-    checked, listed : float
-        When its source was last looked at, and a directory's names there last read (trio time).
+    checked : float
+        When its own attributes were last looked at in the source (trio time).
+    names_checked, names_read : float
+        For a directory: when it was last asked whether its names there changed, and when they were last read.
     """
 
     __slots__ = (
@@ -77,9 +79,10 @@ class Node:
         "data",
         "from_source",
         "gate",
-        "listed",
         "lookups",
         "name",
+        "names_checked",
+        "names_read",
         "opened",
         "opens",
         "own_xattrs",
@@ -110,7 +113,8 @@ class Node:
         self.places: set[tuple[Node, bytes]] | None = None
         self.opened: tuple[int, int, int, int] | None = None
         self.checked = 0.0
-        self.listed = 0.0
+        self.names_checked = 0.0
+        self.names_read = 0.0
         self.allocated = 0
         self.gate: trio.Lock | None = None
         self.children: dict[bytes, Node] | None = None

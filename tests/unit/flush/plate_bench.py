@@ -10,12 +10,14 @@ import contextlib
 import io
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
 import trio
 import xxhash
@@ -143,6 +145,33 @@ class Session:
         result = await flush_tree(self.tree, paths=paths, ingest=ingest, on_progress=self.progress.append)
         assert_progress_is_sound(self.progress)
         return result
+
+    async def flush_while(self, part: type, method: str, act: Callable[[], Awaitable[None]]) -> FlushResult:
+        """Flush; when a worker thread first comes to `part.method`, it waits until `act` is done."""
+        reached, go_on = threading.Event(), threading.Event()
+        original = getattr(part, method)
+
+        def waiting(*args: Any, **options: Any) -> Any:
+            if not reached.is_set():
+                reached.set()
+                assert go_on.wait(30)
+            return original(*args, **options)
+
+        results: list[FlushResult] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(part, method, waiting)
+
+            async def flush() -> None:
+                results.append(await self.flush())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(flush)
+                assert await trio.to_thread.run_sync(reached.wait, 30)
+                try:
+                    await act()
+                finally:
+                    go_on.set()
+        return results[0]
 
     async def flush_all(self, *, ingest: bool = False) -> FlushResult:
         """Flush everything; nothing may be left to do."""
@@ -288,6 +317,7 @@ def _assert_catalogue_lists(store: Store, expected: Contents) -> None:
 def _known_objects(store: Store, expected: Contents | None) -> set[bytes]:
     """Every object that the catalogue accounts for; checks on the way that arrays hold what it says."""
     catalogue = store.catalogue
+    arrays: dict[bytes, Any] = {}
     known = {record.location for _, record in catalogue.walk() if record.location is not None}
     owners = {record.ino: path for path, record in catalogue.walk()}
     for group in catalogue.groups():
@@ -297,10 +327,15 @@ def _known_objects(store: Store, expected: Contents | None) -> set[bytes]:
         positions: dict[tuple[str, bytes], list[int]] = {}
         for plane in planes:
             index = plane.index[: len(geometry.leading)]
-            key = array_key(group, plane.image) + b"/" + geometry.shard_key(geometry.shard_grid_position(index)).encode()
+            key = (
+                array_key(group, plane.image) + b"/" + geometry.shard_key(geometry.shard_grid_position(index)).encode()
+            )
             positions.setdefault((plane.image, key), []).extend(geometry.positions_in_shard(index))
             if expected is not None:
-                _assert_plane(store, group.location, plane.image, index, expected[owners[plane.ino]], plane.page)
+                folder = array_key(group, plane.image)
+                if folder not in arrays:
+                    arrays[folder] = zarr_array(store.root, group.location, plane.image)
+                _assert_plane(arrays[folder], index, expected[owners[plane.ino]], plane.page)
         for (_, key), present in positions.items():
             with (store.root / os.fsdecode(key)).open("rb") as file:
                 assert sorted(present) == list(read_index(file.fileno(), geometry.chunks_per_shard).present()), key
@@ -317,10 +352,7 @@ def _metadata_keys(location: bytes, images: set[str]) -> set[bytes]:
     return {b"/".join(part for part in (location, folder, b"zarr.json") if part) for folder in folders}
 
 
-def _assert_plane(
-    store: Store, location: bytes, image: str, index: tuple[int, ...], content: bytes, page: int
-) -> None:
-    array = zarr_array(store.root, location, image)
+def _assert_plane(array: Any, index: tuple[int, ...], content: bytes, page: int) -> None:
     expected = tifffile.TiffFile(io.BytesIO(content)).pages[page].asarray()
     axes = array.metadata.dimension_names
     at: list[Any] = [slice(None)] * array.ndim

@@ -62,9 +62,7 @@ def changed(document: dict[str, Any], path: tuple[str | int, ...], value: Any) -
 
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    items: Any = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     yield path
     for key, inner in items:
         yield from leaves(inner, (*path, key))
@@ -94,9 +92,7 @@ def test_positions_are_the_c_order_of_the_inner_chunks(geometry: ArrayGeometry, 
     by_name = dict(zip(geometry.leading, index, strict=True)) | {"y": top, "x": left}
     element = [by_name.get(axis, 0) for axis in geometry.axes]
     chunks = [s // c for s, c in zip(geometry.shard_shape, geometry.chunk_shape, strict=True)]
-    assert [s % c for s, c in zip(geometry.shard_shape, geometry.chunk_shape, strict=True)] == [0] * len(
-        chunks
-    )
+    assert [s % c for s, c in zip(geometry.shard_shape, geometry.chunk_shape, strict=True)] == [0] * len(chunks)
     within = [e % s // c for e, s, c in zip(element, geometry.shard_shape, geometry.chunk_shape, strict=True)]
     assert geometry.positions_in_shard(index)[tile] == np.ravel_multi_index(within, chunks)
     shard = [e // s for e, s in zip(element, geometry.shard_shape, strict=True)]
@@ -340,9 +336,7 @@ def test_a_plane_that_is_not_there_has_no_place(index: tuple[int, ...]) -> None:
         geometry.positions_in_shard(index)
 
 
-@pytest.mark.parametrize(
-    ("grid", "position"), [((0, 0, 0), 12), ((0, 0, 0), -1), ((2, 0, 0), 0), ((0, 0), 0)]
-)
+@pytest.mark.parametrize(("grid", "position"), [((0, 0, 0), 12), ((0, 0, 0), -1), ((2, 0, 0), 0), ((0, 0), 0)])
 def test_a_position_that_is_not_there_has_no_plane(grid: tuple[int, ...], position: int) -> None:
     with pytest.raises(GeometryError):
         plate_geometry((2, 3, 4), (9, 7), "uint16").plane_at(grid, position)

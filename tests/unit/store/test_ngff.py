@@ -518,9 +518,7 @@ def test_documents_of_nothing_or_nonsense_are_refused() -> None:
         lambda: multiscale_attributes("i", axes, [Level("0", one, [0, 0])]),
         lambda: multiscale_attributes("i", axes, [Level("0", one)], units={"x": "µm"}),
         lambda: multiscale_attributes("i", axes, [Level("0", one)], units={"c": "nanometer"}),
-        lambda: multiscale_attributes(
-            "i", axes, [Level("0", one)], channels=[ChannelDisplay("c", WINDOW, "red")]
-        ),
+        lambda: multiscale_attributes("i", axes, [Level("0", one)], channels=[ChannelDisplay("c", WINDOW, "red")]),
         lambda: multiscale_attributes(
             "i", axes, [Level("0", one)], channels=[ChannelDisplay("c", DisplayWindow(0, 1, 0, float("inf")))]
         ),

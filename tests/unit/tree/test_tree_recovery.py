@@ -1,0 +1,405 @@
+"""What a killed daemon, a restart of the machine, and a full journal leave."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tree_bench import CALLER, EARLY_NS, MIB, Bench, Program, run
+
+from vfsd.tree import RENAME_EXCHANGE
+
+# --- kill -9
+
+
+def test_a_killed_daemon_loses_nothing(bench: Bench) -> None:
+    async def act() -> None:
+        bench.put_source("day/one.tif", b"one")
+        program = await bench.mount()
+        await program.write(b"day/one.tif", 1, b"N")
+        await program.mkdir(b"day/results")
+        await program.create(b"day/results/table.csv", b"a,b")
+        await program.setattr(b"day/results/table.csv", mtime=EARLY_NS, mode=0o600)
+        await program.setxattr(b"day/results", b"user.note", b"\0value")
+        await program.create(b"spilled", b"s" * 5000)
+        await program.setxattr(b"spilled", b"user.vfsd.tier", b"cache")
+        await program.write(b"spilled", 5000, b"more")
+        before, stat = await program.contents(), await program.stat(b"day/results/table.csv")
+        for _ in range(2):
+            bench.kill()
+            program = await bench.mount()
+            assert program.tree.lost == []
+            assert await program.contents() == before
+            assert await program.stat(b"day/results/table.csv") == stat
+            xattrs = await program.tree.attributes.xattrs(await program.ino(b"day/results"))
+            assert xattrs == {b"user.note": b"\0value"}
+            assert program.tree.dirty().files == 3
+        used = program.tree.tiers.usage()
+        assert used["ram"].files == 2
+        assert used["cache"].files == 1
+
+    run(act)
+
+
+def test_tier_files_that_no_row_names_are_removed(bench: Bench) -> None:
+    """Made just before a crash, copied but not yet moved, renamed but not yet recorded, or clean."""
+
+    async def act() -> None:
+        program = await bench.mount()
+        ino = await program.create(b"x", b"bytes")
+        bench.kill()
+        name = f"{ino:x}.1"
+        assert bench.tier_files() == {f"ram/{name}"}
+        (bench.cache / name).write_bytes(b"half a cop")
+        (bench.ram / f"{ino:x}.2").write_bytes(b"another version")
+        (bench.ram / "4000000000000001.7").write_bytes(b"copied up, not recorded")
+        program = await bench.mount()
+        assert await program.contents() == {b"x": b"bytes"}
+        assert bench.tier_files() == {f"ram/{name}"}
+
+    run(act)
+
+
+def test_a_move_that_was_interrupted_after_its_row(bench: Bench) -> None:
+    async def act() -> None:
+        program = await bench.mount()
+        ino = await program.create(b"x", b"bytes")
+        await program.setxattr(b"x", b"user.vfsd.tier", b"cache")
+        bench.kill()
+        (bench.ram / f"{ino:x}.1").write_bytes(b"bytes")
+        program = await bench.mount()
+        assert await program.contents() == {b"x": b"bytes"}
+        assert bench.tier_files() == {f"cache/{ino:x}.1"}
+
+    run(act)
+
+
+def test_inode_numbers_are_not_given_out_again(bench: Bench) -> None:
+    async def act() -> None:
+        seen: set[int] = set()
+        for number in range(4):
+            program = await bench.mount()
+            made = [await program.create(b"%d-%d" % (number, n)) for n in range(3)]
+            await program.unlink(b"%d-2" % number)
+            assert not seen & set(made)
+            seen |= set(made)
+            if number % 2:
+                assert (await bench.flush()).complete
+            bench.kill()
+
+    run(act)
+
+
+def test_what_an_earlier_daemon_recorded_is_made_durable_by_the_first_sync(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And before tier files go that only an older, durable state of the journal may name."""
+
+    async def act() -> None:
+        program = await bench.mount()
+        await program.create(b"x", b"bytes")
+        bench.kill()
+        order: list[str] = []
+        fsync, unlink = os.fsync, os.unlink
+        (bench.cache / "77.1").write_bytes(b"stranger")
+        monkeypatch.setattr(os, "fsync", lambda fd: (order.append(_name_of(fd)), fsync(fd))[1])
+        monkeypatch.setattr(os, "unlink", lambda *a, **k: (order.append(str(a[0])), unlink(*a, **k))[1])
+        await bench.mount()
+        assert order.index("journal.sqlite-wal") < order.index("77.1")
+
+    run(act)
+
+
+def _name_of(fd: int) -> str:
+    return Path(os.readlink(f"/proc/self/fd/{fd}")).name
+
+
+# --- the machine stopped
+
+
+async def _restart(bench: Bench) -> Program:
+    bench.unmount() if bench.tree is None else bench.restart_machine()
+    return await bench.mount()
+
+
+def test_what_was_synced_survives_the_machine(bench: Bench) -> None:
+    async def act() -> None:
+        bench.put_source("old.tif", b"old")
+        program = await bench.mount()
+        await program.mkdir(b"results")
+        await program.create(b"results/new", b"synced")
+        await program.write(b"old.tif", 0, b"OLD")
+        await program.fsync(b"results/new")
+        await program.fsync(b"old.tif")
+        assert await program.tier(b"results/new") == "cache"
+        program = await _restart(bench)
+        assert program.tree.lost == []
+        assert await program.contents() == {b"old.tif": b"OLD", b"results": None, b"results/new": b"synced"}
+
+    run(act)
+
+
+def test_what_was_only_in_ram_is_named_and_older_bytes_are_back(bench: Bench) -> None:
+    async def act() -> None:
+        bench.put_source("source.tif", b"source")
+        program = await bench.mount()
+        await program.create(b"stored", b"stored")
+        assert (await bench.flush()).complete
+        await program.write(b"stored", 0, b"X")
+        await program.write(b"source.tif", 0, b"X")
+        await program.truncate(b"source.tif", 2)
+        await program.create(b"new", b"new")
+        program = await _restart(bench)
+        assert sorted(program.tree.lost) == [b"new", b"source.tif", b"stored"]
+        assert await program.contents() == {b"source.tif": b"source", b"stored": b"stored"}
+        assert (await program.stat(b"source.tif")).size == 6
+        assert (await bench.flush()).complete
+
+    run(act)
+
+
+def test_a_half_copied_file_is_not_taken_for_the_lost_one(bench: Bench) -> None:
+    """The machine stopped while a file moved to the cache: its copy there has the right size, and zeros."""
+
+    async def act() -> None:
+        program = await bench.mount()
+        ino = await program.create(b"x", b"bytes")
+        bench.restart_machine()
+        (bench.cache / f"{ino:x}.1").write_bytes(bytes(5))
+        program = await bench.mount()
+        assert program.tree.lost == [b"x"]
+        assert await program.contents() == {}
+
+    run(act)
+
+
+def test_a_copy_up_in_the_cache_that_was_never_synced_gives_way_to_the_durable_bytes(bench: Bench) -> None:
+    async def act() -> None:
+        bench.ram_budget = 0
+        bench.put_source("source.tif", b"source")
+        bench.put_source("truncated.tif", b"truncated")
+        program = await bench.mount()
+        for path in (b"source.tif", b"truncated.tif"):
+            await program.write(path, 0, b"X", os.O_TRUNC if path == b"truncated.tif" else 0)
+        await program.create(b"fresh", b"fresh")
+        bench.restart_machine()
+        for path in bench.cache.iterdir():
+            if path.stat().st_size > 5:
+                path.write_bytes(bytes(path.stat().st_size))  # the size was on the disk, the bytes were not
+        program = await bench.mount()
+        assert sorted(program.tree.lost) == [b"source.tif", b"truncated.tif"]
+        found = await program.contents()
+        assert found == {b"source.tif": b"source", b"truncated.tif": b"truncated", b"fresh": b"fresh"}
+
+    run(act)
+
+
+def test_a_killed_daemon_keeps_what_was_not_synced_yet(bench: Bench) -> None:
+    async def act() -> None:
+        bench.ram_budget = 0
+        bench.put_source("source.tif", b"source")
+        program = await bench.mount()
+        await program.write(b"source.tif", 0, b"X")
+        bench.kill()
+        program = await bench.mount()
+        assert await program.read(b"source.tif") == b"Xource"
+        await program.tree.contents.settle()
+        program = await _restart(bench)
+        assert await program.read(b"source.tif") == b"Xource"
+
+    run(act)
+
+
+@pytest.mark.parametrize("ram_budget", [0, 16 * MIB])
+@pytest.mark.parametrize("synced", [False, True])
+def test_a_synced_version_stays_until_the_one_that_truncated_it_is_synced(
+    bench: Bench, ram_budget: int, synced: bool
+) -> None:
+    async def act() -> None:
+        bench.ram_budget = ram_budget
+        program = await bench.mount()
+        await program.create(b"x", b"synced version")
+        await program.fsync(b"x")
+        await program.write(b"x", 0, b"new", os.O_TRUNC)
+        assert await program.read(b"x") == b"new"
+        await program.create(b"another", b"")
+        await program.fsync(b"another")  # a durability point of the journal is not one of the bytes
+        assert len(bench.tier_files()) == 3
+        if synced:
+            await program.fsync(b"x")
+            assert len(bench.tier_files()) == 2
+        program = await _restart(bench)
+        assert await program.read(b"x") == (b"new" if synced else b"synced version")
+        assert len(bench.tier_files()) == 2
+        await program.write(b"x", 0, b"again", os.O_TRUNC)
+        bench.kill()
+        program = await bench.mount()
+        assert await program.read(b"x") == b"again"
+        await program.fsync(b"x")
+        assert len(bench.tier_files()) == 2
+
+    run(act)
+
+
+@pytest.mark.parametrize("new_in", ["ram", "cache"])
+@pytest.mark.parametrize("old_in", ["cache", "source", "store"])
+def test_a_version_replaced_by_rename_is_kept_until_the_new_one_is_durable(
+    bench: Bench, old_in: str, new_in: str
+) -> None:
+    async def act() -> None:
+        bench.put_source("source", b"old")
+        program = await bench.mount()
+        await program.create(b"store", b"old")
+        assert (await bench.flush()).complete
+        await program.create(b"cache", b"old")
+        await program.fsync(b"cache")
+        await program.create(b"new", b"new")
+        name = old_in.encode()
+        if new_in == "cache":
+            await program.setxattr(b"new", b"user.vfsd.tier", b"cache")
+        await program.rename(b"new", name)
+        durable = await program.tier(name) == "cache"
+        assert durable == (new_in == "cache" or old_in == "cache")
+        program = await _restart(bench)
+        assert await program.read(name) == (b"new" if durable else b"old")
+
+    run(act)
+
+
+def test_a_lost_file_does_not_bring_back_what_was_moved_away_from_its_name(bench: Bench) -> None:
+    async def act() -> None:
+        bench.put_source("a", b"source")
+        program = await bench.mount()
+        await program.create(b"b", b"stored")
+        assert (await bench.flush()).complete
+        for name in (b"a", b"b"):
+            await program.rename(name, name + b".bak")
+            await program.create(name, b"new")
+        program = await _restart(bench)
+        assert await program.contents() == {b"a.bak": b"source", b"b.bak": b"stored"}
+        await program.unlink(b"a.bak")
+        assert await program.names() == {b"b.bak"}
+
+    run(act)
+
+
+def test_a_source_file_that_vanished_does_not_keep_a_tree_from_starting(bench: Bench) -> None:
+    async def act() -> None:
+        file = bench.put_source("x", b"source")
+        program = await bench.mount()
+        await program.write(b"x", 0, b"X")
+        await program.create(b"y", b"y")
+        await program.fsync(b"y")
+        file.unlink()
+        program = await _restart(bench)
+        assert program.tree.lost == [b"x"]
+        assert await program.read(b"y") == b"y"
+
+    run(act)
+
+
+# --- the journal cannot be written
+
+
+def _everything(program: Program) -> list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]]:
+    names = program.tree.names
+    return [
+        ("mkdir", lambda: program.mkdir(b"late")),
+        ("create", lambda: names.create(1, b"late", 0o644, CALLER)),
+        ("symlink", lambda: names.symlink(1, b"late", b"to", CALLER)),
+        ("link", lambda: program.link(b"day/one", b"late")),
+        ("unlink", lambda: program.unlink(b"day/one")),
+        ("unlink linked", lambda: program.unlink(b"day/linked")),
+        ("rmdir", lambda: program.rmdir(b"empty")),
+        ("rename", lambda: program.rename(b"day/one", b"moved")),
+        ("rename over", lambda: program.rename(b"new", b"day/one")),
+        ("rename directory", lambda: program.rename(b"day", b"moved")),
+        ("rename over directory", lambda: program.rename(b"made", b"empty")),
+        ("exchange", lambda: program.rename(b"new", b"day", RENAME_EXCHANGE)),
+        ("chmod", lambda: program.setattr(b"day/one", mode=0o600)),
+        ("times", lambda: program.setattr(b"new", mtime=7)),
+        ("xattr", lambda: program.setxattr(b"day/one", b"user.x", b"x" * 60_000)),
+        ("copy up", lambda: program.write(b"day/one", 0, b"X")),
+        ("cut", lambda: program.truncate(b"day/one", 0)),
+        ("move", lambda: program.setxattr(b"new", b"user.vfsd.tier", b"cache")),
+    ]
+
+
+async def _picture(program: Program) -> dict[bytes, Any]:
+    """All that is seen of a tree."""
+    seen: dict[bytes, Any] = {b"": await program.stat(b"")}
+    for path, data in (await program.contents()).items():
+        node = await program.node(path)
+        seen[path] = data, await program.stat(path), await program.tree.attributes.xattrs(node.ino), node.path()
+    return seen
+
+
+@pytest.mark.parametrize("number", range(18))
+@pytest.mark.parametrize("when", ["begin", "middle", "commit"])
+def test_an_operation_that_cannot_be_recorded_has_not_happened(
+    bench: Bench, number: int, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act() -> None:
+        for path in ("day/one", "day/linked", "empty/x"):
+            bench.put_source(path, path.encode())
+        program = await bench.mount()
+        await program.unlink(b"empty/x")
+        await program.mkdir(b"made")
+        await program.create(b"new", b"new")
+        await program.link(b"day/linked", b"second")
+        before = await _picture(program)
+        files = bench.tier_files()
+        name, operation = _everything(program)[number]
+        _break(program, when, monkeypatch)
+        with pytest.raises(OSError, match="full") as caught:
+            await operation()
+        monkeypatch.undo()
+        assert caught.value.errno == errno.ENOSPC
+        assert await _picture(program) == before, name
+        assert bench.tier_files() == files, name
+        await operation()
+        after = await _picture(program)
+        assert after != before or name == "move"
+        bench.kill()
+        program = await bench.mount()
+        assert {path: seen[0] for path, seen in (await _picture(program)).items() if path} == {
+            path: seen[0] for path, seen in after.items() if path
+        }
+
+    run(act)
+
+
+def _break(program: Program, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal's disk is full: at the first statement of a change, at a later one, or at its commit."""
+    journal = program.tree.journal
+    database = journal._db
+
+    class Full:
+        """SQLite as it is, but for the statement that fails."""
+
+        changes = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(database, name)
+
+        def execute(self, statement: str, *values: Any) -> Any:
+            word = statement.split()[0]
+            writes = word in ("INSERT", "DELETE")
+            self.changes += writes
+            if (
+                (when == "begin" and word == "BEGIN")
+                or (when == "middle" and writes and self.changes == 2)
+                or (when in ("middle", "commit") and word == "COMMIT")
+                or (writes and not database.in_transaction)
+            ):
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorname = "SQLITE_FULL"
+                raise error
+            return database.execute(statement, *values)
+
+    monkeypatch.setattr(journal, "_db", Full())
