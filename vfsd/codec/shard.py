@@ -59,9 +59,7 @@ class ShardIndex:
         return cls(np.full((chunk_count, 2), MISSING, np.uint64))
 
     @classmethod
-    def parse(
-        cls, tail: bytes | bytearray | memoryview, chunk_count: int, file_size: int | None = None
-    ) -> ShardIndex:
+    def parse(cls, tail: bytes | bytearray | memoryview, chunk_count: int, file_size: int | None = None) -> ShardIndex:
         """Check and take over an index.
 
         Parameters

@@ -29,16 +29,18 @@ from vfsd.images import Skeleton
 from vfsd.plates import METADATA_READ_LIMIT, pixel_size_from_description
 from vfsd.store import Catalogue, InodeRecord, Kind, Transaction
 from vfsd.store.builder import CatalogueBuilder
+from vfsd.store.catalogue import PlaneRecord
 from vfsd.store.stored import array_key, group_geometry
 from vfsd.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Something to write, and the bytes of files that it takes in (for progress)."""
+    """Something to write: the bytes of files that it takes in (for progress), and the keys that it puts."""
 
     run: Callable[[], None]
-    bytes: int
+    size: int
+    keys: tuple[bytes, ...] = ()
 
 
 @final
@@ -166,7 +168,7 @@ class Assembly:
         jobs += [self._plain_job(items[ino], key) for ino, key in self._plain_keys.items() if key not in self._written]
         links = [(old, key) for key, old in self._moved.items() if wanted[key] == old and key not in self._written]
         if links:
-            jobs.append(Job(lambda: self._link_all(links), 0))
+            jobs.append(Job(lambda: self._link_all(links), 0, tuple(key for _, key in links)))
         self._written = wanted
         return jobs + self._reading_jobs()
 
@@ -174,12 +176,12 @@ class Assembly:
         return item.ino not in self.writer.windows
 
     def _shard_job(self, job: ShardJob) -> Job:
-        return Job(lambda: self.writer.write_shard(job), job.bytes)
+        return Job(lambda: self.writer.write_shard(job), job.bytes, (job.key,))
 
     def _plain_job(self, item: Item, key: bytes) -> Job:
         if item.stored is not None and item.stored.record.location is not None:
-            return Job(lambda: self.writer.link_plain(item, key), item.size)
-        return Job(lambda: self.writer.write_plain(item, key), item.size)
+            return Job(lambda: self.writer.link_plain(item, key), item.size, (key,))
+        return Job(lambda: self.writer.write_plain(item, key), item.size, (key,))
 
     def _link_all(self, links: list[tuple[bytes, bytes]]) -> None:
         for old, key in links:
@@ -204,6 +206,35 @@ class Assembly:
         for ino in [*(item.ino for item in self.items), *(record.ino for record in self._dropped)]:
             touched |= {plane.group for plane in self._base.planes(ino)}
         return touched | self._renamed_groups
+
+    # --- what was written
+
+    def needed_keys(self) -> dict[int, set[bytes]]:
+        """For each item of this round, by inode, the keys of all objects that it needs."""
+        keys: dict[int, set[bytes]] = {item.ino: set() for item in self.items}
+        for job in self.shards:
+            for ino in job.items:
+                keys[ino].add(job.key)
+        for ino, key in self._plain_keys.items():
+            keys[ino].add(key)
+        return keys
+
+    def is_written(self, item: Item) -> bool:
+        """Whether all that a verification needs is known of an item, and nothing went wrong with it."""
+        failures = self.writer.failures
+        return (
+            item.digest is not None
+            and item.ino not in failures.kept
+            and item.ino not in failures.plain
+            and (item.ino in self._plain_keys or item.ino in self.writer.skeletons)
+        )
+
+    def as_written(self, item: Item) -> tuple[InodeRecord, Skeleton | None, list[PlaneRecord]]:
+        """Record, skeleton and planes of an item whose objects are written, before the catalogue has them."""
+        if item.ino in self._plain_keys:
+            return self._plain_record(item), None, []
+        record = replace(self._written_record(item), kind=Kind.PLANES)
+        return record, Skeleton.from_bytes(self.writer.skeletons[item.ino]), self.placement.planes[item.ino]
 
     # --- completing
 
@@ -231,12 +262,19 @@ class Assembly:
         self.builder.finish()
 
     def _final_record(self, item: Item) -> InodeRecord:
-        record = replace(item.record, digest=item.digest, size=item.size, version=item.version)
         if item.ino in self._plain_keys:
-            return replace(record, kind=Kind.PLAIN, location=self._plain_keys[item.ino], skeleton=None)
+            return self._plain_record(item)
         skeleton = self.writer.skeletons[item.ino]
         row = self.builder.add_skeleton(xxhash.xxh3_128_digest(skeleton), skeleton)
-        return replace(record, kind=Kind.PLANES, location=None, skeleton=row)
+        return replace(self._written_record(item), kind=Kind.PLANES, location=None, skeleton=row)
+
+    def _plain_record(self, item: Item) -> InodeRecord:
+        record = self._written_record(item)
+        return replace(record, kind=Kind.PLAIN, location=self._plain_keys[item.ino], skeleton=None)
+
+    @staticmethod
+    def _written_record(item: Item) -> InodeRecord:
+        return replace(item.record, digest=item.digest, size=item.size, version=item.version)
 
     def _set_window(self, group: int, channel: int, item: Item) -> None:
         window = self.writer.windows.get(item.ino)

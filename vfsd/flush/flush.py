@@ -2,9 +2,9 @@
 
 1. *Plan*: a snapshot of what the catalogue does not have; each dirty file is looked at, and gets its place.
 2. *Write*: shards and plain files into a transaction that nobody sees yet; synced.
-3. *Verify*: every file is rebuilt from what was written and its digest compared, and so is every chunk that was copied
-   from a shard that goes. A file that fails as planes is stored as a plain file instead; one that cannot be stored at all
-   is kept, and said.
+3. *Verify*, behind the writing: every file is rebuilt from what was written and its digest compared, and so is every
+   chunk that was copied from a shard that goes. A file that fails as planes is stored as a plain file instead; one that
+   cannot be stored at all is kept, and said.
 4. *Commit*: the next catalogue, and with it everything, the receipt included, becomes visible at once.
 5. *Release*: the journal's rows of it go; tier files of unchanged files become clean.
 
@@ -13,12 +13,12 @@ Whatever goes wrong before the commit leaves store and journal as they were. Fil
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import final
 
@@ -32,10 +32,9 @@ from vfsd.flush.progress import FlushResult, KeptFile, OnProgress, Tally
 from vfsd.flush.receipt import put_receipt
 from vfsd.flush.release import release
 from vfsd.flush.selection import Selection, changed_items, is_gone, select
-from vfsd.flush.shards import ShardJob
+from vfsd.flush.verification import Verification, batches
 from vfsd.flush.writing import reason_of
-from vfsd.store import StoredFiles, Transaction
-from vfsd.store.stored import StoredFile
+from vfsd.store import Transaction
 from vfsd.tree import Tree
 
 log = logging.getLogger("vfsd.flush")
@@ -43,9 +42,6 @@ log = logging.getLogger("vfsd.flush")
 # A file that fails is taken out and the rest planned again; each round loses at least one file, so this is never reached
 # unless a disk fails faster than files do.
 MOST_ROUNDS = 1000
-# Files that are described ahead of their verification: enough to keep the workers busy, few enough that the skeletons of
-# a whole plate are not in memory at once.
-VERIFIED_AT_ONCE = 256
 BUILD_NAME = "catalog.next"
 
 
@@ -187,10 +183,11 @@ class _Flush:
 
     async def _assemble(self, selection: Selection, assembly: Assembly, transaction: Transaction) -> None:
         failures = assembly.writer.failures
+        verification = Verification(assembly, transaction, self._tally)
         for _ in range(MOST_ROUNDS):
             damaged_before = len(failures.damaged_shards)
             await assembly.plan(selection, list(self._items.values()), self._force_plain)
-            await self._write(assembly)
+            await self._write(assembly, verification)
             failed, failures.kept = failures.kept, {}
             plain, failures.plain = failures.plain, {}
             for ino in plain.keys() & self._items.keys():
@@ -199,7 +196,7 @@ class _Flush:
                 continue
             await trio.to_thread.run_sync(assembly.complete)
             await trio.to_thread.run_sync(transaction.sync)
-            damaged = await self._verify(assembly, transaction)
+            damaged = await verification.finish()
             if not damaged:
                 return
             for item, problem in damaged:
@@ -216,41 +213,33 @@ class _Flush:
         self._force_plain[item.ino] = reason
         item.notes.append(reason)
 
-    async def _write(self, assembly: Assembly) -> None:
+    async def _write(self, assembly: Assembly, verification: Verification) -> None:
+        """Carry out the jobs; each batch is verified while the next one is written."""
         jobs = await trio.to_thread.run_sync(assembly.jobs)
-        size = sum(job.bytes for job in jobs) + sum(item.size for item in assembly.items)
-        self._tally.expect(self._items, size)
+        outstanding = verification.begin(jobs)
+        self._tally.expect(self._items, sum(job.size for job in jobs) + outstanding)
+        problems: list[Exception] = []
 
         def run(job: Job) -> None:
             job.run()
 
-        problems = await each(jobs, run, lambda job: self._tally.written(job.bytes))
+        async def follow(written: trio.MemoryReceiveChannel[list[Job]]) -> None:
+            async with written:
+                try:
+                    await verification.follow(written)
+                except Exception as problem:
+                    problems.append(problem)
+
+        async with trio.open_nursery() as nursery:
+            done, written = trio.open_memory_channel[list[Job]](1)
+            nursery.start_soon(follow, written)
+            async with done:
+                for batch in batches(jobs):
+                    failed = await each(batch, run, lambda job: self._tally.written(job.size))
+                    problems += [problem for _, problem in failed]
+                    if problems:
+                        break
+                    with contextlib.suppress(trio.BrokenResourceError):  # then `follow` has a problem
+                        await done.send(batch)
         if problems:
-            raise problems[0][1]
-
-    async def _verify(self, assembly: Assembly, transaction: Transaction) -> list[tuple[Item, StoredDataDamaged]]:
-        """Rebuild and compare; returns the items that are not what they were."""
-        stored = StoredFiles(assembly.builder.read(), transaction)
-        damaged: list[tuple[Item, StoredDataDamaged]] = []
-
-        def describe(items: Iterable[Item]) -> list[tuple[Item, StoredFile]]:
-            return [(item, stored.describe(assembly.record(item))) for item in items]
-
-        def check(pair: tuple[Item, StoredFile]) -> None:
-            pair[1].check()
-
-        def compare(job: ShardJob) -> None:
-            assembly.writer.compare_kept(job)
-
-        waiting = iter(assembly.items)
-        while batch := list(islice(waiting, VERIFIED_AT_ONCE)):
-            checks = await trio.to_thread.run_sync(describe, batch)
-            for (item, _), problem in await each(
-                checks, check, lambda pair: self._tally.verified(pair[0].ino, pair[0].size)
-            ):
-                if not isinstance(problem, StoredDataDamaged):
-                    raise problem
-                damaged.append((item, problem))
-        for _, problem in await each([job for job in assembly.shards if job.kept], compare):
-            raise problem
-        return damaged
+            raise problems[0]

@@ -19,6 +19,7 @@ import contextlib
 import itertools
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import final
 
@@ -164,9 +165,12 @@ class Transaction:
 
     # --- durability
 
-    def sync(self) -> None:
-        """Everything written so far is on the disk, and reading it back no longer comes from memory where that can be had."""
-        fresh = [serial for serial in self._pending.values() if serial not in self._synced]
+    def sync(self, keys: Collection[bytes] | None = None) -> None:
+        """The objects under these keys (all of them by default) are on the disk, and reading them back no longer comes from
+        memory where that can be had. Nobody may be writing to them any more.
+        """
+        serials = [self._pending.get(key) for key in keys] if keys is not None else list(self._pending.values())
+        fresh = [serial for serial in serials if serial is not None and serial not in self._synced]
         if len(fresh) > SYNC_EACH_UP_TO:
             sync_file_system(self._work)
         for serial in fresh:

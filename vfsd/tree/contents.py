@@ -305,7 +305,13 @@ class Contents:
     @staticmethod
     def _may_be_synced(node: Node) -> bool:
         data = node.data
-        return data is not None and data.tier == "cache" and data.size > 0 and not node.unsettled and bool(node.record.nlink)
+        return (
+            data is not None
+            and data.tier == "cache"
+            and data.size > 0
+            and not node.unsettled
+            and bool(node.record.nlink)
+        )
 
     async def _start_anew(self, node: Node) -> None:
         """Give a dirty file a new, empty version; the one that may have been synced stays until the new one is."""

@@ -210,9 +210,7 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
 
-    def put_inode(
-        self, record: InodeRecord, tier: TierName | None, own_xattrs: bool, unsettled: bool = False
-    ) -> None:
+    def put_inode(self, record: InodeRecord, tier: TierName | None, own_xattrs: bool, unsettled: bool = False) -> None:
         """Insert or replace a row."""
         self._execute(
             f"INSERT OR REPLACE INTO inode ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",

@@ -22,9 +22,7 @@ def make_content(kind: str, size: int, seed: int) -> bytes:
     if kind == "noise":
         return rng.poisson(200 + seed % 100, size // 2 + 1).astype("<u2").tobytes()[:size]
     words = [rng.bytes(int(n)) for n in rng.integers(1, 40, 12)]
-    text = b"".join(
-        words[i] * int(n) for i, n in zip(rng.integers(0, 12, 400), rng.integers(1, 9, 400), strict=True)
-    )
+    text = b"".join(words[i] * int(n) for i, n in zip(rng.integers(0, 12, 400), rng.integers(1, 9, 400), strict=True))
     return (text * (size // len(text) + 1))[:size]
 
 

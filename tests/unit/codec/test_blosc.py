@@ -153,9 +153,7 @@ def test_arrays_and_views_are_taken_as_they_are() -> None:
     assert (rows == plane[20:30]).all()
 
 
-@pytest.mark.parametrize(
-    "strided", [np.zeros((8, 8))[:, ::2], memoryview(bytes(64))[::2]], ids=["array", "view"]
-)
+@pytest.mark.parametrize("strided", [np.zeros((8, 8))[:, ::2], memoryview(bytes(64))[::2]], ids=["array", "view"])
 def test_what_is_not_contiguous_is_refused(strided: np.ndarray | memoryview) -> None:
     with pytest.raises(ValueError, match="contiguous"):
         compress(strided, BloscParameters(1))

@@ -14,9 +14,7 @@ from vfsd.codec import BloscParameters, FrameError, compress, decompress_into, d
 GUARD = bytes([0xA5]) * 256
 LARGEST_TRIED = 2**20  # outputs that a damaged header asks for are given up to this size
 
-small_contents = st.builds(
-    make_content, st.sampled_from(KINDS), st.integers(0, 30_000), st.integers(0, 2**32 - 1)
-)
+small_contents = st.builds(make_content, st.sampled_from(KINDS), st.integers(0, 30_000), st.integers(0, 2**32 - 1))
 some_parameters = st.one_of(lz4_parameters, lz4_parameters, other_parameters)
 numbers = st.one_of(st.sampled_from([0, 1, 15, 16, 127, 2**31 - 1, 2**31, 2**32 - 1]), st.integers(0, 70_000))
 

@@ -35,9 +35,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("flags", [[], ["-DVFSD_PORTABLE"]], ids=["this-machine", "portable"])
-def test_no_mutated_frame_makes_the_decoder_step_out_of_bounds(
-    flags: list[str], samples: Path, tmp_path: Path
-) -> None:
+def test_no_mutated_frame_makes_the_decoder_step_out_of_bounds(flags: list[str], samples: Path, tmp_path: Path) -> None:
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("no gcc")

@@ -205,9 +205,7 @@ def test_copying_from_a_shard_cut_off_meanwhile(fd: int, tmp_path: Path) -> None
         ([(1, 2**63 - 1)], None, False),
     ],
 )
-def test_entries_must_lie_inside_the_file(
-    entries: list[tuple[int, int]], file_size: int | None, sound: bool
-) -> None:
+def test_entries_must_lie_inside_the_file(entries: list[tuple[int, int]], file_size: int | None, sound: bool) -> None:
     tail = encode_index(entries)
     if sound:
         index = ShardIndex.parse(tail, len(entries), file_size)
@@ -238,9 +236,7 @@ def test_wrong_size_and_checksum_are_named() -> None:
     chunk_count=st.integers(0, 12),
     file_size=st.none() | st.integers(0, 2**63 - 1),
 )
-def test_any_bytes_are_an_index_or_refused(
-    body: bytes, sealed: bool, chunk_count: int, file_size: int | None
-) -> None:
+def test_any_bytes_are_an_index_or_refused(body: bytes, sealed: bool, chunk_count: int, file_size: int | None) -> None:
     if sealed:  # with the right length and checksum, so that the entries themselves are looked at
         body = body.ljust(16 * chunk_count, b"\0")[: 16 * chunk_count]
         body += struct.pack("<I", google_crc32c.value(body))

@@ -321,7 +321,7 @@ def test_export_refuses_and_reports(bench: Bench, tmp_path: Path) -> None:
     assert not (bench.store / "inside").exists()
     report = export_store(bench.store, tmp_path / "out")
     assert report.files == 1
-    assert [failed.path for failed in report.failed] == [b"docs/notes"]
+    assert [failed.path for failed in report.failed] == [b"docs/notes", b"docs/second name"]
     with pytest.raises(UnfitError, match="not empty"):
         export_store(bench.store, tmp_path / "out")
 

@@ -1,0 +1,151 @@
+"""Verification: every file that was written is rebuilt from the transaction and compared with its digest.
+
+It runs behind the writing, a batch at a time: while one batch is compressed, the one before it is synced, evicted from the
+page cache where that can be had, read back and compared. What is left, and what depends on the finished catalogue, is
+done at the end. A file that was written again is verified again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from itertools import islice
+from typing import final
+
+import trio
+
+from vfsd.errors import StoredDataDamaged
+from vfsd.flush.assembly import Assembly, Job
+from vfsd.flush.items import Item
+from vfsd.flush.parallel import each
+from vfsd.flush.progress import Tally
+from vfsd.flush.shards import ShardJob
+from vfsd.store import StoredFiles, Transaction
+from vfsd.store.stored import StoredFile, StoredPlane
+
+# Files that are described ahead of their verification: enough to keep the workers busy, few enough that the skeletons of
+# a whole plate are not in memory at once.
+VERIFIED_AT_ONCE = 256
+# Bytes of files in a batch: one sync of the disk for each (1-20 ms), and little enough that reading back begins early.
+BATCH_BYTES = 256 << 20
+
+
+def batches(jobs: Iterable[Job]) -> Iterable[list[Job]]:
+    """The jobs in their order, in batches of about `BATCH_BYTES`."""
+    batch: list[Job] = []
+    size = 0
+    for job in jobs:
+        batch.append(job)
+        size += job.size
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+@final
+class Verification:
+    """What of one flush has been compared, and what was found. Touched only by the trio thread."""
+
+    def __init__(self, assembly: Assembly, transaction: Transaction, tally: Tally) -> None:
+        self._assembly = assembly
+        self._transaction = transaction
+        self._tally = tally
+        self._stored: StoredFiles | None = None
+        self._items: dict[int, Item] = {}
+        self._waiting_for: dict[int, set[bytes]] = {}
+        self._needed_by: dict[bytes, list[int]] = {}
+        self._passed: dict[int, tuple[bytes | None, tuple[StoredPlane, ...]]] = {}
+        self._damaged: dict[int, StoredDataDamaged] = {}
+
+    def begin(self, jobs: Iterable[Job]) -> int:
+        """A round of writing begins: what it writes again is no longer verified; bytes of files that are to be."""
+        self._stored = StoredFiles(self._assembly.builder.read(), self._transaction)
+        self._items = {item.ino: item for item in self._assembly.items}
+        self._waiting_for = self._assembly.needed_keys()
+        self._needed_by = {}
+        for ino, keys in self._waiting_for.items():
+            for key in keys:
+                self._needed_by.setdefault(key, []).append(ino)
+        self._damaged.clear()
+        fresh = {key for job in jobs for key in job.keys}
+        for key in fresh:
+            for ino in self._needed_by.get(key, ()):
+                self._passed.pop(ino, None)
+        for keys in self._waiting_for.values():
+            keys &= fresh
+        return sum(item.size for ino, item in self._items.items() if ino not in self._passed)
+
+    async def follow(self, written: trio.MemoryReceiveChannel[list[Job]]) -> None:
+        """Sync and verify each batch of jobs that was carried out; returns when the channel is closed.
+
+        Raises
+        ------
+        OSError
+            The store's disk failed.
+        """
+        async for batch in written:
+            keys = {key for job in batch for key in job.keys}
+            await trio.to_thread.run_sync(self._transaction.sync, keys)
+            await self._compare([(item, self._as_written(item)) for item in self._ready(keys)])
+
+    def _ready(self, written: Collection[bytes]) -> list[Item]:
+        """Items of which the last object is among these, with nothing amiss."""
+        ready: list[Item] = []
+        for key in written:
+            for ino in self._needed_by.get(key, ()):
+                self._waiting_for[ino].discard(key)
+                if not self._waiting_for[ino] and self._assembly.is_written(self._items[ino]):
+                    ready.append(self._items[ino])
+        return ready
+
+    def _as_written(self, item: Item) -> StoredFile:
+        assert self._stored is not None
+        record, skeleton, planes = self._assembly.as_written(item)
+        places = tuple(self._stored.plane(plane) for plane in planes)
+        return StoredFile(record, skeleton, places, self._transaction, self._stored.shards)
+
+    async def _compare(self, files: list[tuple[Item, StoredFile]]) -> None:
+        def check(pair: tuple[Item, StoredFile]) -> None:
+            pair[1].check()
+
+        def passed(pair: tuple[Item, StoredFile]) -> None:
+            item, stored = pair
+            self._passed[item.ino] = (stored.record.digest, stored.planes)
+            self._tally.verified(item.ino, item.size)
+
+        for (item, _), problem in await each(files, check, passed):
+            if not isinstance(problem, StoredDataDamaged):
+                raise problem
+            self._damaged[item.ino] = problem
+
+    async def finish(self) -> list[tuple[Item, StoredDataDamaged]]:
+        """The catalogue is complete: verify what is left, from what it says; returns the files that differ.
+
+        Of files that were verified before, the catalogue must say what they were verified with.
+
+        Raises
+        ------
+        OSError
+            The store's disk failed.
+        """
+        assert self._stored is not None
+        stored = self._stored
+
+        def describe(items: Iterable[Item]) -> list[tuple[Item, StoredFile]]:
+            return [(item, stored.describe(self._assembly.record(item))) for item in items]
+
+        waiting = iter([item for item in self._assembly.items if item.ino not in self._damaged])
+        while some := list(islice(waiting, VERIFIED_AT_ONCE)):
+            described = await trio.to_thread.run_sync(describe, some)
+            await self._compare([pair for pair in described if not self._is_verified(*pair)])
+
+        def compare_kept(job: ShardJob) -> None:
+            self._assembly.writer.compare_kept(job)
+
+        for _, problem in await each([job for job in self._assembly.shards if job.kept], compare_kept):
+            raise problem
+        return [(item, self._damaged[item.ino]) for item in self._assembly.items if item.ino in self._damaged]
+
+    def _is_verified(self, item: Item, stored: StoredFile) -> bool:
+        return self._passed.get(item.ino) == (stored.record.digest, stored.planes)
