@@ -22,7 +22,7 @@ from vfsd.flush.locations import PlainKeys
 from vfsd.flush.moving import MovedGroup, move_groups
 from vfsd.flush.placing import Placement, Placer
 from vfsd.flush.selection import Selection
-from vfsd.flush.shards import ShardJob, is_read_at_once, shard_jobs
+from vfsd.flush.shards import ShardJob, is_read_at_once, shard_jobs, shard_key, shard_place
 from vfsd.flush.snapshot import merge
 from vfsd.flush.writing import ObjectWriter
 from vfsd.images import Skeleton
@@ -30,7 +30,7 @@ from vfsd.plates import METADATA_READ_LIMIT, pixel_size_from_description
 from vfsd.store import Catalogue, InodeRecord, Kind, Transaction
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import PlaneRecord
-from vfsd.store.stored import array_key, group_geometry
+from vfsd.store.stored import group_geometry
 from vfsd.tree import Tree
 
 
@@ -308,8 +308,9 @@ class Assembly:
             keys = set()
             geometry = group_geometry(group)
             for plane in catalogue.planes_of_group(group.id):
-                grid = geometry.shard_grid_position(plane.index[: len(geometry.leading)])
-                keys.add(array_key(group, plane.image) + b"/" + geometry.shard_key(grid).encode())
+                place = shard_place(geometry, plane)
+                if place is not None:
+                    keys.add(shard_key(group, geometry, place))
             if keys:
                 for key, data in group_objects(catalogue, group):
                     keys.add(key)

@@ -112,7 +112,7 @@ class _Flush:
                 await self._commit(selection, assembly, transaction, build)
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(transaction.abandon)
+                await trio.to_thread.run_sync(transaction.close)
             if assembly is not None:
                 assembly.close()
             build.unlink(missing_ok=True)
@@ -147,10 +147,13 @@ class _Flush:
     async def _commit(self, selection: Selection, assembly: Assembly, transaction: Transaction, build: Path) -> None:
         try:
             await trio.to_thread.run_sync(transaction.publish, build)
-        finally:
-            if transaction.committed:  # also when the disk failed after that: then only nothing is released
+        except OSError:
+            if transaction.committed:
                 self._tree.store.adopt_catalogue()
-        release(self._tree, selection, assembly)
+                release(self._tree, selection, assembly, durable=False)
+            raise
+        self._tree.store.adopt_catalogue()
+        release(self._tree, selection, assembly, durable=True)
         await self._tree.journal.sync()
 
     # --- looking at files

@@ -11,36 +11,48 @@ from dataclasses import replace
 from vfsd.flush.assembly import Assembly
 from vfsd.flush.items import Item
 from vfsd.flush.selection import Selection, is_unchanged
-from vfsd.flush.snapshot import Snapshot, placed_as
+from vfsd.flush.snapshot import Snapshot
 from vfsd.store.catalogue import WHITEOUT
 from vfsd.tiers import TierFile
 from vfsd.tree import Tree
 
 
-def release(tree: Tree, selection: Selection, assembly: Assembly) -> None:
-    """Bring journal and nodes in line with the catalogue that was just committed; one journal change, no awaits."""
-    snapshot, journal = selection.snapshot, tree.journal
+def release(tree: Tree, selection: Selection, assembly: Assembly, *, durable: bool) -> None:
+    """Bring journal and nodes in line with the catalogue that was just committed; one journal change, no awaits.
+
+    Unless the commit is `durable`, nothing is given up for it: rows and names stay, dirty files stay dirty; only where
+    committed bytes lie is the new catalogue's.
+    """
+    snapshot = selection.snapshot
     stored = {item.ino for item in assembly.items}
+    ingested = {entry.record.ino for entry in snapshot.ingested}
     clean: list[TierFile] = []
-    with journal.change():
-        for item in assembly.items:
-            clean += _release_item(tree, snapshot, item)
-        for ino in assembly.merged_inodes - stored:
-            if journal.inode(ino) == snapshot.inodes[ino]:
-                journal.drop_inode(ino)
-        for parent, name in assembly.merged_entries:
-            before, now = snapshot.entries[parent, name], journal.entry(parent, name)
-            if now == before:
-                journal.drop_entry(parent, name)
-            elif now is None and before != WHITEOUT:
-                journal.put_entry(parent, name, WHITEOUT)  # it went when nothing lower had it yet
+    try:
+        with tree.journal.change():
+            for item in assembly.items:
+                clean += _release_item(tree, snapshot, item, durable=durable)
+            if durable:
+                _drop_rows(tree, snapshot, assembly, stored)
+    finally:
+        tree.layers.after_commit(assembly.merged_inodes | stored | ingested)
     for data in clean:  # only now: whoever drops a clean file must not leave a row that needs it
         tree.tiers.mark_clean(data)
-    ingested = {entry.record.ino for entry in snapshot.ingested}
-    tree.layers.after_commit(assembly.merged_inodes | stored | ingested)
 
 
-def _release_item(tree: Tree, snapshot: Snapshot, item: Item) -> list[TierFile]:
+def _drop_rows(tree: Tree, snapshot: Snapshot, assembly: Assembly, stored: set[int]) -> None:
+    journal = tree.journal
+    for ino in assembly.merged_inodes - stored:
+        if journal.inode(ino) == snapshot.inodes[ino]:
+            journal.drop_inode(ino)
+    for parent, name in assembly.merged_entries:
+        before, now = snapshot.entries[parent, name], journal.entry(parent, name)
+        if now == before:
+            journal.drop_entry(parent, name)
+        elif now is None and before != WHITEOUT:
+            journal.put_entry(parent, name, WHITEOUT)  # it went when nothing lower had it yet
+
+
+def _release_item(tree: Tree, snapshot: Snapshot, item: Item, *, durable: bool) -> list[TierFile]:
     """Bring a stored file's row in line; returns the tier file that holds nothing but what is stored now."""
     row, committed = tree.journal.inode(item.ino), tree.store.catalogue.inode(item.ino)
     node = tree.layers.nodes.get(item.ino)
@@ -48,17 +60,17 @@ def _release_item(tree: Tree, snapshot: Snapshot, item: Item) -> list[TierFile]:
         return []  # no row, or unlinked meanwhile: its entry says so
     was_dirty = item.stored is None and not item.ingested
     data = None if node is None else node.data
-    released = [data] if was_dirty and data is not None and is_unchanged(tree, item) else []
-    if row == snapshot.inodes.get(item.ino) and (released or row.tier is None):
+    released = [data] if durable and was_dirty and data is not None and is_unchanged(tree, item) else []
+    if durable and row == snapshot.inodes.get(item.ino) and (released or row.tier is None):
         tree.journal.drop_inode(item.ino)
         return released
     # something changed meanwhile: it stays in the journal, above the committed version
-    newer, tier = placed_as(row.record, committed), row.tier
+    newer, tier = row.record.placed_as(committed), row.tier
     if released:
         newer, tier = replace(newer, mtime=released[0].mtime), None
     elif tier is not None:
         newer = replace(newer, size=row.record.size, version=row.record.version)  # they name the tier file
-    tree.journal.put_inode(newer, tier, row.own_xattrs)
+    tree.journal.put_inode(newer, tier, row.own_xattrs, tier is not None and row.unsettled)
     if node is not None:
         node.record = newer
     return released

@@ -13,12 +13,11 @@ from typing import final
 
 from vfsd.errors import StoredDataDamaged
 from vfsd.flush.locations import plain_key
+from vfsd.flush.paths import PresentPaths
 from vfsd.flush.snapshot import Snapshot
 from vfsd.store import InodeRecord, Kind
 from vfsd.store.catalogue import ROOT_INO, WHITEOUT, Catalogue
 from vfsd.tree import Tree
-
-NOWHERE = b"?"  # what `Tree.path_of` says of an inode without a name
 
 
 @final
@@ -57,17 +56,17 @@ class Renames:
         return path
 
 
-def find_renames(tree: Tree, snapshot: Snapshot, taken: Collection[int]) -> Renames:
+def find_renames(tree: Tree, snapshot: Snapshot, paths: PresentPaths, taken: Collection[int]) -> Renames:
     """Compare the names in a snapshot with the catalogue's; files in `taken` are stored anew anyway."""
-    return _Search(tree, snapshot, taken).run()
+    return _Search(tree.store.catalogue, snapshot, paths, taken).run()
 
 
 @final
 class _Search:
-    def __init__(self, tree: Tree, snapshot: Snapshot, taken: Collection[int]) -> None:
-        self._tree = tree
-        self._base = tree.store.catalogue
+    def __init__(self, base: Catalogue, snapshot: Snapshot, paths: PresentPaths, taken: Collection[int]) -> None:
+        self._base = base
         self._snapshot = snapshot
+        self._paths = paths
         self._done = set(taken)
         self._renames = Renames()
 
@@ -80,11 +79,13 @@ class _Search:
                 continue
             if record.kind is not Kind.DIRECTORY:
                 files.append(record)
-            elif not self._still_named(ino):
-                old, new = catalogue_path(self._base, ino), self._tree.path_of(ino)
-                if old is not None and new != NOWHERE:
-                    self._renames.folders[old] = new
+            elif self._lost_a_name(ino):
+                old, now = catalogue_path(self._base, ino), self._paths.of(ino)
+                if old is not None and now:
+                    self._renames.folders[old] = now[0]
                     folders.append((record, old))
+                else:
+                    files += self._files_below(ino)  # which may have other names
         for record in files:
             self._look_at(record, None)
         for folder, old in folders:
@@ -101,9 +102,12 @@ class _Search:
                 found |= {number: None for number in (ino, before) if number is not None and number != WHITEOUT}
         return found
 
-    def _still_named(self, ino: int) -> bool:
-        """Whether a name that the catalogue has for an inode still leads to it."""
-        return any(self._snapshot.entries.get(place, ino) == ino for place in self._base.names_of(ino))
+    def _lost_a_name(self, ino: int) -> bool:
+        """Whether a name that the catalogue has for an inode no longer leads to it: it may have been placed by that one."""
+        return any(
+            self._snapshot.entries.get(place, ino) != ino or self._paths.at(*place) is None
+            for place in self._base.names_of(ino)
+        )
 
     def _files_below(self, directory: int) -> list[InodeRecord]:
         """Stored files that still have the names they have in the catalogue below a directory."""
@@ -123,24 +127,19 @@ class _Search:
     def _look_at(self, record: InodeRecord, moved: bytes | None) -> None:
         """Take up a stored file whose place follows its name; `moved`: only this directory above it was renamed."""
         ino = record.ino
-        path = self._tree.path_of(ino)
-        row = self._snapshot.inodes.get(ino)
-        if ino in self._done or path == NOWHERE or (row is not None and (row.tier is not None or not row.record.nlink)):
+        paths, row = self._paths.of(ino), self._snapshot.inodes.get(ino)
+        if ino in self._done or not paths or (row is not None and (row.tier is not None or not row.record.nlink)):
             return
         self._done.add(ino)
+        if record.kind is Kind.PLAIN:
+            if record.location not in [plain_key(path) for path in paths]:
+                self._renames.files.append((record, paths[0]))
+            return
         try:
-            stays = self._plain_stays(record) if record.kind is Kind.PLAIN else self._planes_stay(ino, path, moved)
+            if not self._planes_stay(ino, paths[0], moved):
+                self._renames.files.append((record, paths[0]))
         except StoredDataDamaged as problem:
-            self._renames.damaged.append((path, problem))
-        else:
-            if not stays:
-                self._renames.files.append((record, path))
-
-    def _plain_stays(self, record: InodeRecord) -> bool:
-        places = {*self._tree.journal.names_of(record.ino)}
-        places |= {at for at in self._base.names_of(record.ino) if self._snapshot.entries.get(at) in (None, record.ino)}
-        folders = [(self._tree.path_of(parent), name) for parent, name in places]
-        return record.location in [plain_key(folder + b"/" + name if folder else name) for folder, name in folders]
+            self._renames.damaged.append((paths[0], problem))
 
     def _planes_stay(self, ino: int, path: bytes, moved: bytes | None) -> bool:
         planes = self._base.planes(ino)
@@ -149,7 +148,7 @@ class _Search:
         group = self._base.group(planes[0].group)
         if moved is not None:  # goes with its group, if that goes as a whole
             return group.directory == moved or group.directory.startswith(moved + b"/")
-        if self._still_named(ino):
+        if not self._lost_a_name(ino):
             return True
         if group.form == "pages":
             self._renames.pages[group.id] = path

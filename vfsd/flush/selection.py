@@ -16,6 +16,7 @@ import trio
 from vfsd.errors import StoredDataDamaged, shown_path
 from vfsd.flush.ingest import IngestedNode, changed_in_source, walk_source
 from vfsd.flush.items import Item
+from vfsd.flush.paths import PresentPaths
 from vfsd.flush.progress import KeptFile
 from vfsd.flush.renames import Renames, find_renames
 from vfsd.flush.snapshot import Snapshot
@@ -57,9 +58,10 @@ async def select(tree: Tree, paths: Sequence[bytes] | None, *, ingest: bool) -> 
     # no await from here on: rows, nodes and tier files are those of one moment
     selection = Selection(Snapshot.take(tree), obstacles=obstacles)
     taken: set[int] = set()
+    present = PresentPaths(tree)
     for node in tree.dirty_nodes():
-        path = tree.path_of(node.ino)
-        if not _is_wanted(path, paths):
+        path = next(iter(present.of(node.ino)), None)
+        if path is None or not _is_wanted(path, paths):
             continue
         if node.writers > 0:
             selection.waiting.append(KeptFile(path, "open for writing"))
@@ -68,7 +70,7 @@ async def select(tree: Tree, paths: Sequence[bytes] | None, *, ingest: bool) -> 
         taken.add(node.ino)
     for found in ingested:
         _select_ingested(tree, selection, found, taken, paths)
-    selection.renames = find_renames(tree, selection.snapshot, taken)
+    selection.renames = find_renames(tree, selection.snapshot, present, taken)
     for path, problem in selection.renames.damaged:
         selection.kept.append(KeptFile(path, str(problem)))
     for record, path in selection.renames.files:

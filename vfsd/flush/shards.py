@@ -8,7 +8,7 @@ from typing import final
 
 from vfsd.flush.items import WHOLE_FILE, Item
 from vfsd.store.catalogue import Catalogue, GroupRecord, PlaneRecord
-from vfsd.store.geometry import ArrayGeometry
+from vfsd.store.geometry import ArrayGeometry, GeometryError
 from vfsd.store.stored import array_key, group_geometry
 
 ShardPlace = tuple[str, tuple[int, ...]]  # image, and grid position of the shard
@@ -71,6 +71,20 @@ def is_read_at_once(item: Item, planes: Collection[PlaneRecord]) -> bool:
     return item.layout is not None and item.size <= WHOLE_FILE and len(planes) == item.layout.plane_count
 
 
+def shard_place(geometry: ArrayGeometry, plane: PlaneRecord) -> ShardPlace | None:
+    """The shard that a plane lies in; None for a damaged row, whose plane lies nowhere in the array."""
+    try:
+        return plane.image, geometry.shard_grid_position(plane.index[: len(geometry.leading)])
+    except GeometryError:
+        return None
+
+
+def shard_key(group: GroupRecord, geometry: ArrayGeometry, place: ShardPlace) -> bytes:
+    """The key of a shard of a group."""
+    image, grid = place
+    return array_key(group, image) + b"/" + geometry.shard_key(grid).encode()
+
+
 def shard_jobs(
     base: Catalogue, after: Catalogue, items: Mapping[int, Item], touched: Collection[int]
 ) -> list[ShardJob]:
@@ -88,17 +102,16 @@ def _group_jobs(
 ) -> list[ShardJob]:
     geometry = group_geometry(group)
 
-    def shard_of(image: str, index: tuple[int, ...]) -> ShardPlace:
-        return image, geometry.shard_grid_position(index[: len(geometry.leading)])
-
-    before = {(plane.image, plane.index) for plane in base.planes_of_group(group.id)}
+    before = {(plane.image, plane.index): shard_place(geometry, plane) for plane in base.planes_of_group(group.id)}
     shards: dict[ShardPlace, ShardJob] = {}
     dirty: set[ShardPlace] = set()
     for plane in after.planes_of_group(group.id):
-        place = shard_of(plane.image, plane.index)
+        place = shard_place(geometry, plane)
+        if place is None:
+            continue
         job = shards.get(place)
         if job is None:
-            key = array_key(group, plane.image) + b"/" + geometry.shard_key(place[1]).encode()
+            key = shard_key(group, geometry, place)
             job = shards[place] = ShardJob(key, old_location + key[len(group.location) :], geometry)
         item = items.get(plane.ino)
         if item is not None:
@@ -106,7 +119,7 @@ def _group_jobs(
             dirty.add(place)
         else:
             job.kept += job.positions(plane)
-            before.discard((plane.image, plane.index))
+            before.pop((plane.image, plane.index), None)
     # what is left went, or its pixels are new; a shard of which nothing is left is removed, not written
-    dirty |= {shard_of(image, index) for image, index in before} & shards.keys()
+    dirty |= shards.keys() & before.values()
     return [job for place, job in shards.items() if place in dirty]

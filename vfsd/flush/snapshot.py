@@ -102,7 +102,7 @@ def merge(
     inodes = snapshot.inodes.keys() - withheld
     for ino in inodes:
         row, committed = snapshot.inodes[ino], base.inode(ino)
-        builder.put_inode(row.record if committed is None else placed_as(row.record, committed))
+        builder.put_inode(row.record if committed is None else row.record.placed_as(committed))
         if row.own_xattrs:
             builder.set_xattrs(ino, snapshot.xattrs[ino])
         elif committed is None and row.record.origin is not None:
@@ -120,21 +120,6 @@ def merge(
     _merge_ingested(snapshot.ingested, builder, storing)
     builder.set_meta("next_ino", max(snapshot.next_ino, int(base.meta("next_ino"))))
     return inodes, entries
-
-
-def placed_as(record: InodeRecord, committed: InodeRecord) -> InodeRecord:
-    """A row's attributes, and where the catalogue has the bytes; a stored file has its committed size."""
-    if committed.kind not in (Kind.PLANES, Kind.PLAIN):
-        return record
-    return replace(
-        record,
-        kind=committed.kind,
-        size=committed.size,
-        location=committed.location,
-        skeleton=committed.skeleton,
-        digest=committed.digest,
-        version=committed.version,
-    )
 
 
 def _merge_root(

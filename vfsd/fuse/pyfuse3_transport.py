@@ -71,6 +71,12 @@ def _answers(
     return wrap
 
 
+def _as_option(name: str) -> str:
+    """A name as a mount option: pyfuse3 takes ASCII alone, and the name is for people: other bytes are shown as %XX."""
+    shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else f"%{byte:02X}" for byte in os.fsencode(name))
+    return shown.replace("\\", "\\\\").replace(",", "\\,")
+
+
 def _caller(context: Any) -> Caller:
     return Caller(context.uid, context.gid)
 
@@ -231,9 +237,20 @@ class _Operations(pyfuse3.Operations):
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: Any
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        found = await self._names.create(parent, name, mode, _caller(ctx))
-        handle = await self._contents.open(found.ino, flags & ~os.O_TRUNC)
-        return pyfuse3.FileInfo(fh=self._keep(handle), keep_cache=True), self._entry(found)
+        try:
+            found = await self._names.create(parent, name, mode, _caller(ctx))
+            flags &= ~os.O_TRUNC
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            found = await self._names.lookup(parent, name)  # it came in the source since the kernel asked for it
+        try:
+            handle = await self._contents.open(found.ino, flags)
+        except BaseException:
+            self._names.forget(found.ino, 1)
+            raise
+        entry = self._entry(handle.node.attributes())
+        return pyfuse3.FileInfo(fh=self._keep(handle), keep_cache=handle.keep_cache), entry
 
     @_answers("read")
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -344,8 +361,7 @@ class Pyfuse3Transport:
             The kernel or fusermount3 refused.
         """
         options = set(pyfuse3.default_options)
-        escaped = self._filesystem_name.replace("\\", "\\\\").replace(",", "\\,")
-        options |= {f"fsname={escaped}", "subtype=vfsd", *self._options}
+        options |= {f"fsname={_as_option(self._filesystem_name)}", "subtype=vfsd", *self._options}
         try:
             pyfuse3.init(self._operations, os.fspath(self._mountpoint), options)
         except (RuntimeError, OSError) as problem:

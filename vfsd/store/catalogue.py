@@ -14,7 +14,7 @@ import enum
 import sqlite3
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -91,6 +91,20 @@ class InodeRecord:
     skeleton: int | None = None
     digest: bytes | None = None
     version: int = 0
+
+    def placed_as(self, committed: InodeRecord) -> InodeRecord:
+        """These attributes, with the bytes where the catalogue has them: a row may be older than the last commit."""
+        if committed.kind not in (Kind.PLANES, Kind.PLAIN):
+            return self
+        return replace(
+            self,
+            kind=committed.kind,
+            size=committed.size,
+            location=committed.location,
+            skeleton=committed.skeleton,
+            digest=committed.digest,
+            version=committed.version,
+        )
 
 
 # Every column, its sentinel and its invariant. Order is the order of InodeRecord's fields.

@@ -4,8 +4,9 @@
 itself), the new catalogue (`catalogue`), and `intents`: one record for each object that comes, is replaced, or goes. The
 file ends with a mark; without it nothing outside `work/` was touched yet.
 
-Undoing is right at whatever point the change stopped, and may itself be stopped and begun again. Only the holder of the
-store's lock may call anything here.
+Before the catalogue is renamed in, objects come and are replaced (`carry_out`), which `undo` takes back; after it, objects
+go (`finish`). Undoing and finishing are right at whatever point the change stopped, and may themselves be stopped and
+begun again. Only the holder of the store's lock may call anything here.
 """
 
 from __future__ import annotations
@@ -83,20 +84,17 @@ def read_intents(work: bytes) -> list[Intent]:
 
 
 def carry_out(storage: LocalStorage, work: bytes, intents: Sequence[Intent]) -> None:
-    """Put the new objects in and the old ones aside, durably; after an error `undo` puts things back."""
+    """Put the new objects in and those they replace aside, durably; after an error `undo` puts things back."""
     for number, intent in enumerate(intents):
         if intent.operation is Operation.REPLACE:
             _set_aside(storage.path(intent.key), _set_aside_at(work, number))
     sync_directory(work + b"/old")
     folders: set[bytes] = set()
-    for number, intent in enumerate(intents):
-        path = storage.path(intent.key)
-        if intent.operation is Operation.REMOVE:
-            os.rename(path, _set_aside_at(work, number))
-        else:
-            folders |= _make_folders(os.path.dirname(path))
+    for intent in intents:
+        if intent.operation is not Operation.REMOVE:
+            path = storage.path(intent.key)
+            folders |= _make_folders(os.path.dirname(path)) | {os.path.dirname(path)}
             os.rename(new_object(work, intent.serial), path)
-        folders.add(os.path.dirname(path))
     sync_directories(folders)
 
 
@@ -105,6 +103,8 @@ def undo(storage: LocalStorage, work: bytes) -> None:
     intents = read_intents(work)
     folders: set[bytes] = set()
     for number, intent in reversed(list(enumerate(intents))):
+        if intent.operation is Operation.REMOVE:
+            continue
         path, aside = storage.path(intent.key), _set_aside_at(work, number)
         if os.path.lexists(aside):
             os.rename(aside, path)
@@ -121,8 +121,14 @@ def undo(storage: LocalStorage, work: bytes) -> None:
 
 
 def finish(storage: LocalStorage, work: bytes) -> None:
-    """The catalogue is in place: what was set aside goes, and folders that are empty now."""
-    _prune_empty(storage, [intent.key for intent in read_intents(work) if intent.operation is Operation.REMOVE])
+    """The catalogue is in place: remove what it no longer names, what was set aside, and folders that are empty now."""
+    gone = [intent.key for intent in read_intents(work) if intent.operation is Operation.REMOVE]
+    for key in gone:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(storage.path(key))
+    folders = {os.path.dirname(storage.path(key)) for key in gone}
+    sync_directories([folder for folder in folders if os.path.isdir(folder)])
+    _prune_empty(storage, gone)
     _throw_away(work)
 
 

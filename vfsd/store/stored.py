@@ -160,8 +160,8 @@ class StoredFile:
         if self.skeleton is None:
             self._twice(lambda: self._copy_plain(fd))
             return
-        with mmap.mmap(fd, size) as mapping, memoryview(mapping) as view:
-            self.rebuild_buffer(view)
+        # not closed, but let go of: after an error its traceback still has views of it
+        self.rebuild_buffer(memoryview(mmap.mmap(fd, size)))
 
     def rebuild_buffer(self, out: memoryview) -> None:
         """The same into a buffer of the file's size."""

@@ -5,9 +5,11 @@ is published. `publish` then
 
 1. writes and syncs the list of intents,
 2. hard-links each object that will be replaced aside (renames, where the file system has no links),
-3. renames the new objects in and the removed ones aside, and syncs the folders,
-4. renames the new catalogue in and syncs it: from here on the change has happened,
-5. throws `work/<generation>/` away.
+3. renames the new objects in, and syncs the folders,
+4. renames the new catalogue in and syncs it: from here on the change has happened.
+
+`close` removes the objects that the new catalogue no longer names, and throws `work/<generation>/` away. Until then a
+reader of the old catalogue still finds what was only removed, or moved to another key.
 
 `recover_work` finds what a crash left: a change whose catalogue was committed is finished, any other is undone from the
 intents, so that the catalogue and the objects always agree. Only the holder of the store's lock may call either.
@@ -209,16 +211,22 @@ class Transaction:
         self.committed = True
         self._storage.forget()
         sync_directory(self._storage.root)
-        with contextlib.suppress(OSError):  # whatever stays in the way here: the next change finishes it
-            finish(self._storage, self._work)
-        self._leave()
+        self._ended = False
 
-    def abandon(self) -> None:
-        """Nothing happens; new objects are thrown away. Harmless after `publish`."""
-        if not self._ended:
-            self._ended = True
-            shutil.rmtree(self._work, ignore_errors=True)
-            self._leave()
+    def close(self) -> None:
+        """Remove what was published to go, or, without `publish`, throw the new objects away. Harmless when done twice.
+
+        What went wrong in `publish` and what stays in the way here is for the next change to put right.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        with contextlib.suppress(OSError):
+            if self.committed:
+                finish(self._storage, self._work)
+            else:
+                shutil.rmtree(self._work)
+        self._leave()
 
     def _leave(self) -> None:
         self._storage.forget()

@@ -21,6 +21,7 @@ from vfsd.tiers import TierFiles
 from vfsd.tree.contents import Contents
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Attributes, Node
+from vfsd.tree.recording import Recording
 
 # Linux's limits for one attribute and for the list of names (include/uapi/linux/limits.h).
 XATTR_NAME_MAX = 255
@@ -67,8 +68,11 @@ class SpaceFigures:
 class AttributeOperations:
     """See the module."""
 
-    def __init__(self, layers: Layers, contents: Contents, tiers: TierFiles, *, read_only: bool) -> None:
+    def __init__(
+        self, layers: Layers, recording: Recording, contents: Contents, tiers: TierFiles, *, read_only: bool
+    ) -> None:
         self._layers = layers
+        self._recording = recording
         self._contents = contents
         self._tiers = tiers
         self._read_only = read_only
@@ -114,8 +118,8 @@ class AttributeOperations:
             if node.record.nlink == 0:
                 node.record = record
                 return
-            with self._layers.change():
-                self._layers.put(node, record)
+            with self._recording.change():
+                self._recording.put(node, record)
         except BaseException:
             if data is not None:
                 self._tiers.set_times(data, before.atime, before.mtime)
@@ -198,9 +202,9 @@ class AttributeOperations:
         return self._layers.store.catalogue.xattrs(node.ino)
 
     def _put_xattrs(self, node: Node, attributes: dict[bytes, bytes]) -> None:
-        with self._layers.change():
-            self._layers.put_xattrs(node, attributes)
-            self._layers.put(node, replace(node.record, ctime=time.time_ns()))
+        with self._recording.change():
+            self._recording.put_xattrs(node, attributes)
+            self._recording.put(node, replace(node.record, ctime=time.time_ns()))
 
     # --- where the bytes are
 

@@ -31,6 +31,7 @@ from vfsd.store.stored import StoredFile
 from vfsd.tiers import TierFile, TierFiles, copy_unchanged, read_disk
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
+from vfsd.tree.recording import Recording
 
 log = logging.getLogger("vfsd.tree")
 
@@ -64,8 +65,9 @@ class OpenFile:
 class Contents:
     """See the module."""
 
-    def __init__(self, layers: Layers, tiers: TierFiles, *, read_only: bool) -> None:
+    def __init__(self, layers: Layers, recording: Recording, tiers: TierFiles, *, read_only: bool) -> None:
         self._layers = layers
+        self._recording = recording
         self._tiers = tiers
         self._read_only = read_only
         tiers.on_moved = self._moved
@@ -329,13 +331,13 @@ class Contents:
         try:
             if keep_times:
                 self._tiers.set_times(file, node.record.atime, node.record.mtime)
-            with self._layers.change():
+            with self._recording.change():
                 node.data, node.unsettled = file, True
                 record = replace(node.record, version=version, ctime=time.time_ns())
                 if node.record.nlink == 0:
                     node.record = record  # open but unlinked: no row, the file goes with the last handle
                 else:
-                    self._layers.put(node, record)
+                    self._recording.put(node, record)
         except BaseException:
             node.data, node.unsettled = earlier, was_unsettled
             self._tiers.discard(file)
@@ -381,8 +383,8 @@ class Contents:
         if node.dirty and data is not None and node.record.nlink > 0:
             await self._tiers.fsync(data)
             if node.data is data and node.unsettled:
-                with self._layers.change():
-                    self._layers.settle(node)
+                with self._recording.change():
+                    self._recording.settle(node)
                 self._settled(node)
         await self._layers.journal.sync()
 
@@ -428,8 +430,8 @@ class Contents:
     def _moved(self, file: TierFile) -> None:
         node = self._layers.nodes.get(file.ino)
         if node is not None and node.data is file and node.recorded and not file.clean:
-            with self._layers.change():
-                self._layers.record(node)
+            with self._recording.change():
+                self._recording.record(node)
 
     def _dropped(self, file: TierFile) -> None:
         node = self._layers.nodes.get(file.ino)

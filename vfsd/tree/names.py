@@ -1,7 +1,7 @@
 """Operations on names: look up, make, link, rename, remove, list.
 
 All follow one pattern: load the directories concerned (which may sleep), then check and change without an await in
-between, journal and memory together in one `Layers.change`, so that a failed journal leaves the tree as it was.
+between, journal and memory together in one `Recording.change`, so that a failed journal leaves the tree as it was.
 
 Errors are `OSError` with the errno that ext4 would give. Permission checks are the caller's business (the kernel makes
 them for a mount with `default_permissions`).
@@ -21,6 +21,7 @@ from vfsd.store.catalogue import kind_of_mode
 from vfsd.tree.contents import Contents
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Attributes, Node
+from vfsd.tree.recording import Recording
 
 # ext4's limits (include/uapi/linux/limits.h, fs/ext4); the kernel's FUSE would let names of 1024 bytes through.
 NAME_MAX = 255
@@ -48,8 +49,9 @@ def _fail(number: int, name: bytes = b"") -> OSError:
 class Names:
     """See the module."""
 
-    def __init__(self, layers: Layers, contents: Contents, *, read_only: bool) -> None:
+    def __init__(self, layers: Layers, recording: Recording, contents: Contents, *, read_only: bool) -> None:
         self._layers = layers
+        self._recording = recording
         self._contents = contents
         self._read_only = read_only
 
@@ -169,11 +171,11 @@ class Names:
             raise _fail(errno.ENOENT, name)
         if node.record.nlink >= LINK_MAX:
             raise _fail(errno.EMLINK, name)
-        with self._layers.change():
+        with self._recording.change():
             self._own(node)
-            self._layers.put(node, replace(node.record, nlink=node.record.nlink + 1, ctime=time.time_ns()))
-            self._layers.touch_directory(directory)
-            self._layers.attach(directory, name, node)
+            self._recording.put(node, replace(node.record, nlink=node.record.nlink + 1, ctime=time.time_ns()))
+            self._recording.touch_directory(directory)
+            self._recording.attach(directory, name, node)
         node.lookups += 1
         return node.attributes()
 
@@ -215,10 +217,10 @@ class Names:
         try:
             if record.kind is Kind.FRESH:
                 self._contents.create_data(node)
-            with self._layers.change():
-                self._layers.record(node)
-                self._layers.touch_directory(directory, links=1 if node.is_directory else 0)
-                self._layers.attach(directory, name, node)
+            with self._recording.change():
+                self._recording.record(node)
+                self._recording.touch_directory(directory, links=1 if node.is_directory else 0)
+                self._recording.attach(directory, name, node)
         except BaseException:
             self._contents.release_data(node)
             self._layers.nodes.pop(node.ino, None)
@@ -235,9 +237,9 @@ class Names:
         node = await self._layers.child(directory, name)
         if node.is_directory:
             raise _fail(errno.EISDIR, name)
-        with self._layers.change():
+        with self._recording.change():
             self._remove_link(directory, name, node)
-            self._layers.touch_directory(directory)
+            self._recording.touch_directory(directory)
         self._contents.drop_if_unused(node)
 
     async def rmdir(self, parent: int, name: bytes) -> None:
@@ -253,20 +255,20 @@ class Names:
             raise _fail(errno.ENOTEMPTY, name)
         if directory.children is None or directory.children.get(name) is not node:
             raise _fail(errno.ENOENT, name)
-        with self._layers.change():
-            self._layers.remove_directory(directory, name, node)
-            self._layers.touch_directory(directory, links=-1)
+        with self._recording.change():
+            self._recording.remove_directory(directory, name, node)
+            self._recording.touch_directory(directory, links=-1)
         self._contents.drop_if_unused(node)
 
     def _remove_link(self, directory: Node, name: bytes, node: Node) -> None:
         if node.places is not None:
             self._own(node)  # so that its link count is that of names in this tree
-        self._layers.detach(directory, name)
+        self._recording.detach(directory, name)
         record = replace(node.record, nlink=max(0, node.record.nlink - 1), ctime=time.time_ns())
         if record.nlink > 0 or (node.recorded and node.opens > 0):
-            self._layers.put(node, record)  # with nlink 0: recovery throws it away
+            self._recording.put(node, record)  # with nlink 0: recovery throws it away
         else:
-            self._layers.forget_row(node)
+            self._recording.forget_row(node)
             node.record = record
 
     # --- moving
@@ -300,24 +302,24 @@ class Names:
         self._check_move(node, target, new_name)
         if victim is not None:
             _check_replace(node, victim, new_name)
-        with self._layers.change():
+        with self._recording.change():
             links = 0
             if victim is not None and victim.is_directory:
-                self._layers.remove_directory(target, new_name, victim)
+                self._recording.remove_directory(target, new_name, victim)
                 links -= 1
             elif victim is not None:
                 self._remove_link(target, new_name, victim)
             # a node that only the source has must be recorded before its name goes: its bytes stay where they are
             self._own(node)
-            self._layers.detach(source, old_name)
-            self._layers.attach(target, new_name, node)
+            self._recording.detach(source, old_name)
+            self._recording.attach(target, new_name, node)
             self._stamp(node)
             moved = 1 if node.is_directory else 0
             if source is target:
-                self._layers.touch_directory(target, links=links)
+                self._recording.touch_directory(target, links=links)
             else:
-                self._layers.touch_directory(source, links=-moved)
-                self._layers.touch_directory(target, links=links + moved)
+                self._recording.touch_directory(source, links=-moved)
+                self._recording.touch_directory(target, links=links + moved)
         if victim is not None:
             self._contents.drop_if_unused(victim)
 
@@ -338,24 +340,24 @@ class Names:
         self._check_move(node, target, new_name)
         self._check_move(other, source, old_name)
         difference = int(other.is_directory) - int(node.is_directory)
-        with self._layers.change():
+        with self._recording.change():
             self._own(node)
             self._own(other)
-            self._layers.attach(source, old_name, other)
-            self._layers.attach(target, new_name, node)
+            self._recording.attach(source, old_name, other)
+            self._recording.attach(target, new_name, node)
             self._stamp(node)
             self._stamp(other)
-            self._layers.touch_directory(source, links=difference if source is not target else 0)
+            self._recording.touch_directory(source, links=difference if source is not target else 0)
             if source is not target:
-                self._layers.touch_directory(target, links=-difference)
+                self._recording.touch_directory(target, links=-difference)
 
     def _own(self, node: Node) -> None:
         """A node that only the source knew gets a row of its own under its present name."""
         if node.from_source:
-            self._layers.record(node)
+            self._recording.record(node)
 
     def _stamp(self, node: Node) -> None:
-        self._layers.put(node, replace(node.record, ctime=time.time_ns()))
+        self._recording.put(node, replace(node.record, ctime=time.time_ns()))
 
     def _check_move(self, node: Node, target: Node, name: bytes) -> None:
         """A directory cannot move below itself."""

@@ -16,7 +16,7 @@ from typing import final
 from vfsd.errors import shown_path
 from vfsd.store import Kind
 from vfsd.store.catalogue import WHITEOUT
-from vfsd.tiers import TierFile, TierFiles
+from vfsd.tiers import TierFiles, TierName
 from vfsd.tree.contents import Contents
 from vfsd.tree.journal import JournalRecord
 from vfsd.tree.layers import Layers
@@ -36,7 +36,10 @@ class Recovery:
         self._contents = contents
         self._tiers = tiers
         self._lost = lost
-        self._versions = tiers.versions("cache")
+        self._there: dict[TierName, dict[int, list[int]]] = {
+            "ram": tiers.versions("ram"),
+            "cache": tiers.versions("cache"),
+        }
         self._restarted = self._journal.machine_restarted()
 
     async def run(self) -> None:
@@ -59,33 +62,31 @@ class Recovery:
     def _recover(self, row: JournalRecord) -> None:
         record = row.record
         assert row.tier is not None
-        data = self._tiers.find(record.ino, record.version, row.tier)
+        there = record.version in self._there[row.tier].get(record.ino, ())
         older = self._older_version(row)
-        if data is not None and not (row.unsettled and self._restarted and self._has_durable_version(row, older)):
-            self._adopt(row, data, unsettled=row.unsettled, replaced=older)
+        doubtful = row.unsettled and self._restarted
+        if there and not (doubtful and self._has_durable_version(row, older)):
+            self._adopt(row, record.version, row.tier, unsettled=row.unsettled, replaced=older)
             return
-        self._lost.append(self._layers.path_of(record.ino))
-        cause = "gone_with_the_memory_of_the_machine" if data is None else "not_synced_before_the_machine_stopped"
-        if data is not None:
-            self._tiers.discard(data)
+        path = self._layers.path_of(record.ino)
+        self._lost.append(path)
+        cause = "not_synced_before_the_machine_stopped" if there else "gone_with_the_memory_of_the_machine"
         if older is not None:
-            log.error("newest_bytes_lost path=%s cause=%s now=older_version", shown_path(self._lost[-1]), cause)
-            self._adopt(row, older, unsettled=False, replaced=None)
+            log.error("newest_bytes_lost path=%s cause=%s now=older_version", shown_path(path), cause)
+            self._adopt(row, older, "cache", unsettled=False, replaced=None)
         elif record.kind is Kind.FRESH:
-            log.error("bytes_lost path=%s cause=%s", shown_path(self._lost[-1]), cause)
+            log.error("bytes_lost path=%s cause=%s", shown_path(path), cause)
             self._remove(row)
         else:
-            log.error("newest_bytes_lost path=%s cause=%s now=committed_version", shown_path(self._lost[-1]), cause)
+            log.error("newest_bytes_lost path=%s cause=%s now=committed_version", shown_path(path), cause)
             self._show_committed(row)
 
-    def _older_version(self, row: JournalRecord) -> TierFile | None:
-        """The tier file that the row's bytes took the place of, which is kept until they are durable."""
-        if not row.unsettled:
-            return None
-        versions = [version for version in self._versions.get(row.record.ino, ()) if version < row.record.version]
-        return self._tiers.find(row.record.ino, max(versions), "cache") if versions else None
+    def _older_version(self, row: JournalRecord) -> int | None:
+        """The version of the tier file that the row's bytes took the place of, kept until they are durable."""
+        versions = self._there["cache"].get(row.record.ino, ()) if row.unsettled else ()
+        return max((version for version in versions if version < row.record.version), default=None)
 
-    def _has_durable_version(self, row: JournalRecord, older: TierFile | None) -> bool:
+    def _has_durable_version(self, row: JournalRecord, older: int | None) -> bool:
         if older is not None or row.record.kind in (Kind.PLANES, Kind.PLAIN):
             return True
         return row.record.kind is Kind.SOURCE and self._in_source(row) is not None
@@ -104,13 +105,19 @@ class Recovery:
             log.warning("source_object_gone path=%s error=%s", shown_path(path), error.strerror)
             return None
 
-    def _adopt(self, row: JournalRecord, data: TierFile, *, unsettled: bool, replaced: TierFile | None) -> None:
-        node = Node(replace(row.record, version=data.version))
-        node.recorded, node.own_xattrs, node.data = True, row.own_xattrs, data
+    def _adopt(
+        self, row: JournalRecord, version: int, tier: TierName, *, unsettled: bool, replaced: int | None
+    ) -> None:
+        """The node of a row whose bytes are in a tier file."""
+        record = replace(row.record, version=version)
+        node = Node(record)
+        node.recorded, node.own_xattrs = True, row.own_xattrs
+        node.data = self._tiers.find(record.ino, version, tier)
+        older = None if replaced is None else self._tiers.find(record.ino, replaced, "cache")
         self._layers.nodes[node.ino] = node
-        self._contents.adopt_recovered(node, unsettled=unsettled, replaced=replaced)
-        if (data.version, unsettled) != (row.record.version, row.unsettled):
-            self._journal.put_inode(node.record, data.tier, row.own_xattrs, unsettled)
+        self._contents.adopt_recovered(node, unsettled=unsettled, replaced=older)
+        if (version, tier, unsettled) != (row.record.version, row.tier, row.unsettled):
+            self._journal.put_inode(record, tier, row.own_xattrs, unsettled)
 
     def _show_committed(self, row: JournalRecord) -> None:
         """A file whose newest bytes are gone shows its committed version, or the source's, again."""

@@ -21,6 +21,7 @@ from vfsd.tree.journal import Journal
 from vfsd.tree.layers import Layers
 from vfsd.tree.names import Names
 from vfsd.tree.node import Node
+from vfsd.tree.recording import Recording
 from vfsd.tree.recovery import Recovery
 from vfsd.tree.source import Source
 
@@ -74,9 +75,10 @@ class Tree:
         self.lost: list[bytes] = []
         self.flush_lock = trio.Lock()
         self.layers = Layers(self.source, store, self.journal)
-        self.contents = Contents(self.layers, tiers, read_only=read_only)
-        self.names = Names(self.layers, self.contents, read_only=read_only)
-        self.attributes = AttributeOperations(self.layers, self.contents, tiers, read_only=read_only)
+        recording = Recording(self.layers)
+        self.contents = Contents(self.layers, recording, tiers, read_only=read_only)
+        self.names = Names(self.layers, recording, self.contents, read_only=read_only)
+        self.attributes = AttributeOperations(self.layers, recording, self.contents, tiers, read_only=read_only)
 
     async def start(self) -> None:
         """Carry on from what an earlier daemon left; `lost` then names files whose bytes are gone (RAM, after a reboot)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sqlite3
 import threading
@@ -24,7 +25,8 @@ import xxhash
 
 from vfsd.codec.shard import read_index
 from vfsd.flush import FlushProgress, FlushResult, flush_tree, verify_store
-from vfsd.store import Store
+from vfsd.plates import recognise_plates
+from vfsd.store import GroupRecord, PlaneRecord, Store
 from vfsd.store.stored import array_key, group_geometry
 from vfsd.tiers import TierFiles
 from vfsd.tree import Caller, Changes, Tree
@@ -146,16 +148,19 @@ class Session:
         assert_progress_is_sound(self.progress)
         return result
 
-    async def flush_while(self, part: type, method: str, act: Callable[[], Awaitable[None]]) -> FlushResult:
-        """Flush; when a worker thread first comes to `part.method`, it waits until `act` is done."""
+    async def flush_while(
+        self, part: type, method: str, act: Callable[[], Awaitable[None]], *, after: bool = False
+    ) -> FlushResult:
+        """Flush; when a worker thread first comes to `part.method` (`after`: leaves it), it waits until `act` is done."""
         reached, go_on = threading.Event(), threading.Event()
         original = getattr(part, method)
 
         def waiting(*args: Any, **options: Any) -> Any:
+            result = original(*args, **options) if after else None
             if not reached.is_set():
                 reached.set()
                 assert go_on.wait(30)
-            return original(*args, **options)
+            return result if after else original(*args, **options)
 
         results: list[FlushResult] = []
         with pytest.MonkeyPatch.context() as patch:
@@ -319,7 +324,9 @@ def _known_objects(store: Store, expected: Contents | None) -> set[bytes]:
     catalogue = store.catalogue
     arrays: dict[bytes, Any] = {}
     known = {record.location for _, record in catalogue.walk() if record.location is not None}
-    owners = {record.ino: path for path, record in catalogue.walk()}
+    owners: dict[int, list[bytes]] = {}
+    for path, record in catalogue.walk():
+        owners.setdefault(record.ino, []).append(path)
     for group in catalogue.groups():
         planes = list(catalogue.planes_of_group(group.id))
         assert planes, f"{group.location!r} has no planes"
@@ -335,13 +342,30 @@ def _known_objects(store: Store, expected: Contents | None) -> set[bytes]:
                 folder = array_key(group, plane.image)
                 if folder not in arrays:
                     arrays[folder] = zarr_array(store.root, group.location, plane.image)
-                _assert_plane(arrays[folder], index, expected[owners[plane.ino]], plane.page)
+                names = owners[plane.ino]
+                _assert_plane(arrays[folder], index, expected[names[0]], plane.page)
+                assert any(_belongs(store, group, plane, name) for name in names), f"{names} at {plane}"
         for (_, key), present in positions.items():
             with (store.root / os.fsdecode(key)).open("rb") as file:
                 assert sorted(present) == list(read_index(file.fileno(), geometry.chunks_per_shard).present()), key
         known |= {key for _, key in positions}
         known |= _metadata_keys(group.location, {plane.image for plane in planes})
     return known
+
+
+def _belongs(store: Store, group: GroupRecord, plane: PlaneRecord, path: bytes) -> bool:
+    """Whether a plane lies where the file's name says."""
+    directory, _, name = path.rpartition(b"/")
+    if group.form != "plate":
+        return group.directory == directory and (group.form == "stack" or name in group.location)
+    document = json.loads(group.document)
+    for plate in recognise_plates([path], {}.__getitem__, directory_name=store.plate_name):
+        at = plate.images[path]
+        image = f"{at.row_path}/{at.column_path}/{at.field_path()}"
+        numbers = tuple(document["numbers"][axis][number] for axis, number in zip("tcz", plane.index, strict=True))
+        if (plate.root, image, (at.time, at.channel, at.z)) == (group.directory, plane.image, numbers):
+            return at.projection == document["projection"]
+    return False
 
 
 def _metadata_keys(location: bytes, images: set[str]) -> set[bytes]:

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,7 +160,10 @@ def test_large_multi_page_file_is_read_page_by_page(tmp_path: Path) -> None:
     async def fill() -> None:
         async with bench.mounted() as session:
             await session.write(b"stacks/large.tif", data)
+            tracemalloc.start()
             assert (await session.flush_all()).files == 1
+            assert tracemalloc.get_traced_memory()[1] < 40 << 20  # for each worker a page, pieces, and what waits
+            tracemalloc.stop()
             session.tree.tiers.drop_clean()
             assert await session.read(b"stacks/large.tif") == data
             # its group goes along when it is renamed: nothing is read, nothing is written

@@ -339,24 +339,37 @@ def test_disk_that_fails_while_the_change_is_published(tmp_path: Path, monkeypat
 def test_disk_that_fails_right_after_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new catalogue is there but may not survive power loss: nothing is released, and nothing is wrong either."""
     bench = Bench(tmp_path)
+    stored: Contents = {**plate_files(b"p", wells=("A01",)), b"d/x": b"x", b"y": b"y", b"z": b"z"}
 
     def broken(*_: Any) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    async def run() -> None:
+    async def run() -> Contents:
         async with bench.mounted() as session:
+            await session.write_all(stored)
+            await session.flush_all()
+            session.tree.tiers.drop_clean()
             await session.write(b"a", b"1")
+            await session.write(b"y", b"other")
+            await session.rename(b"d", b"e")
+            await session.rename(b"p", b"q")
+            await session.rename(b"z", b"zz")
+            seen = await session.contents()
+            session.tree.tiers.drop_clean()
             with monkeypatch.context() as patch:
                 patch.setattr(transaction_module, "sync_directory", broken)
                 with pytest.raises(OSError, match="Input/output error"):
                     await session.flush()
-            assert session.tree.dirty().files == 1
-            assert await session.read(b"a") == b"1"
+            assert session.tree.dirty().files == 2
+            assert await session.contents() == seen
+            session.tree.tiers.drop_clean()
             await session.write(b"b", b"2")
             await session.flush_all()
+            session.tree.tiers.drop_clean()
+            assert await session.contents() == seen | {b"b": b"2"}
+            return await session.contents()
 
-    trio.run(run)
-    assert_sound(bench.store, {b"a": b"1", b"b": b"2"})
+    assert_sound(bench.store, trio.run(run))
 
 
 def test_journal_that_fails_after_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,3 +445,50 @@ def test_cancelled_flush_leaves_everything_as_it_was(tmp_path: Path, monkeypatch
 
     trio.run(run)
     assert_sound(bench.store, plate_files())
+
+
+DAMAGES = {
+    "plane beyond the array": "UPDATE plane SET i1 = 99 WHERE ino = :ino",
+    "no planes": "DELETE FROM plane WHERE ino = :ino",
+    "no such group": "UPDATE plane SET grp = 99 WHERE ino = :ino",
+    "damaged skeleton": "UPDATE skeleton SET data = zeroblob(100) WHERE id = (SELECT skeleton FROM inode WHERE ino = :ino)",
+    "no skeleton": "UPDATE inode SET skeleton = 99 WHERE ino = :ino",
+    "other digest": "UPDATE inode SET digest = zeroblob(16) WHERE ino = :ino",
+    "other size": "UPDATE inode SET size = size + 1 WHERE ino = :ino",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_row_that_contradicts_itself_costs_only_its_file(damage: str, tmp_path: Path) -> None:
+    """It is named by a verification, refused to readers, and stands in the way of no flush."""
+    import sqlite3
+
+    from vfsd.errors import StoredDataDamaged
+
+    bench, files = Bench(tmp_path), {A01: tiff(pixels(1), software="one"), A02: tiff(pixels(2), software="other")}
+
+    async def fill() -> int:
+        async with bench.mounted() as session:
+            await session.write_all(files)
+            await session.flush_all()
+            return (await session.node(A01)).ino
+
+    async def go_on() -> None:
+        async with bench.mounted() as session:
+            with pytest.raises(StoredDataDamaged):
+                await session.read(A01)
+            assert await session.read(A02) == files[A02]
+            await session.rename(A01, b"renamed.tif")
+            await session.rename(A02, plate_path("H12"))
+            result = await session.flush()
+            assert [kept.path for kept in result.kept] == [b"renamed.tif"]
+            assert await session.read(plate_path("H12")) == files[A02]
+            await session.unlink(b"renamed.tif")
+            await session.flush_all()
+
+    ino = trio.run(fill)
+    with contextlib.closing(sqlite3.connect(bench.store / "catalog.sqlite")) as db, db:
+        db.execute(DAMAGES[damage], {"ino": ino})
+    assert [damaged.path for damaged in verify_store(bench.store).damaged] == [A01]
+    trio.run(go_on)
+    assert verify_store(bench.store).ok

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import trio
 from plate_bench import CALLER, Bench, Contents, Session, assert_sound, pixels, plate_files, plate_path, tiff
 
+from vfsd.flush import flush as flush_module
 from vfsd.flush.assembly import Assembly
 from vfsd.flush.writing import ObjectWriter
 from vfsd.store import Transaction
@@ -188,6 +190,74 @@ def test_file_that_changed_waits_and_one_that_went_is_forgotten(tmp_path: Path) 
 
     trio.run(run)
     assert_sound(bench.store, {b"changing": b"0", b"staying": b"3"})
+
+
+def test_renamed_files_are_read_while_the_change_is_published(tmp_path: Path) -> None:
+    """The objects lie elsewhere already, and the tree does not know it yet."""
+    bench = Bench(tmp_path)
+
+    async def run() -> None:
+        async with bench.mounted() as session:
+            await session.write_all(STORED)
+            await session.flush_all()
+            session.tree.tiers.drop_clean()
+            await session.rename(b"old", b"new")
+            await session.rename(b"still", b"moved")
+            expected = {path.replace(b"old/", b"new/"): data for path, data in STORED.items()}
+            expected[b"moved"] = expected.pop(b"still")
+
+            async def read() -> None:
+                assert await session.contents() == expected
+
+            await session.flush_while(Transaction, "publish", read, after=True)
+            session.tree.tiers.drop_clean()
+            await read()
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize("released", [False, True], ids=["before the release", "before the old objects went"])
+def test_killed_after_the_commit(released: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal still has rows of what is in the store by now: they are done again, and nothing is lost by it."""
+    bench = Bench(tmp_path)
+
+    class Killed(BaseException):
+        pass
+
+    def stop(*_: object, **__: object) -> None:
+        raise Killed
+
+    async def fill() -> None:
+        async with bench.mounted() as session:
+            await session.write_all(STORED)
+            await session.flush_all()
+
+    async def flush_and_die() -> None:
+        async with bench.mounted() as session:
+            await prepare(session)
+            await session.write(b"old/" + plate_path("B02"), b"other bytes")
+            await session.unlink(b"old/" + plate_path("A01", 2))
+            seen.update(await session.contents())
+            with monkeypatch.context() as patch:
+                if not released:
+                    patch.setattr(flush_module, "release", stop)
+                patch.setattr(Transaction, "close", lambda _: None)
+                with contextlib.suppress(BaseExceptionGroup, Killed):
+                    await session.flush()
+
+    async def go_on() -> None:
+        async with bench.mounted() as session:
+            if released:
+                assert await session.contents() == seen
+            await session.flush_all()
+            session.tree.tiers.drop_clean()
+            assert await session.contents() == seen
+
+    seen: Contents = {}
+    trio.run(fill)
+    trio.run(flush_and_die)
+    trio.run(go_on)
+    assert_sound(bench.store, seen)
 
 
 def test_open_file_waits(tmp_path: Path) -> None:

@@ -177,12 +177,32 @@ async def unlink_all_of_a_renamed_folder(session: Session) -> None:
     await session.rmtree(b"c")
 
 
+async def move_out_and_remove_the_folder(session: Session) -> None:
+    """The journal forgets all names in a removed folder, also those that say that a file left it."""
+    await session.rename(b"b/" + A01, b"a/" + A01)
+    await session.rename(b"b/text", b"text")
+    await session.link(b"b/" + A01_2, b"a/linked.tif")
+    await session.rmtree(b"b")
+    await session.link(b"s/m00.tif", b"a/masks/m00 too.tif")
+    await session.rmtree(b"s")
+
+
+async def write_what_was_linked(session: Session) -> None:
+    """Of two names the one in a removed folder must not be the one that a file is stored under."""
+    await session.link(b"b/text", b"a/text")
+    await session.link(b"b/" + A01, b"a/linked.tif")
+    await session.flush_all()
+    await session.rmtree(b"b")
+    await session.write(b"a/text", b"new text")
+    await session.write(b"a/linked.tif", tiff(pixels(96)))
+
+
 ACTS: list[Act] = [
     rename_plate, rename_plate_down, rename_and_delete_inside, rename_and_add_inside, rename_and_refill, swap_plates,
     turn_around, push_along, rename_inner_and_outer, rename_and_move_out, move_out_and_back_in, positions_change_places,
     plain_files_change_places, new_file_under_the_old_name, rename_over_stored, rename_within_stack, into_other_stack,
     rename_time_point, compressed_moves, hard_links, link_and_replace, folder_called_like_a_group, long_names,
-    unlink_all_of_a_renamed_folder,
+    unlink_all_of_a_renamed_folder, move_out_and_remove_the_folder, write_what_was_linked,
 ]  # fmt: skip
 
 

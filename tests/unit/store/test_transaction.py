@@ -80,6 +80,7 @@ def publish(root: Path, alter: Callable[[Transaction], None]) -> None:
         alter(transaction)
         build = next_catalogue(store, transaction.generation)
         transaction.publish(build)
+        transaction.close()
 
 
 @pytest.fixture
@@ -144,6 +145,7 @@ def test_killed_anywhere_it_is_the_old_state_or_the_new(
             build = next_catalogue(store, transaction.generation)
             with killed_at(step) as calls:
                 transaction.publish(build)
+                transaction.close()
         with killed_at(step % 7):  # recovery may be stopped as well
             Store.open(copy, writable=True).close()
         Store.open(copy, writable=True).close()
@@ -210,7 +212,7 @@ def test_failing_disk_leaves_the_old_state(root: Path, call: str, number: int, m
         except OSError:
             failed = True
         monkeypatch.undo()
-        transaction.abandon()
+        transaction.close()
         assert failed == (calls > number)
         assert transaction.committed != failed
         assert (store.root / "work").exists() is False
@@ -246,12 +248,12 @@ def test_what_cannot_be_undone_now_is_undone_before_the_next_change(
             patch.setattr(os, "rename", rename)
             with pytest.raises(OSError, match="Input/output error"):
                 transaction.publish(build)
-        transaction.abandon()
+        transaction.close()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(intents, "sync_directories", broken)
             with pytest.raises(OSError, match="Input/output error"):
                 store.begin()
-        store.begin().abandon()
+        store.begin().close()
     assert objects_of(state(root)) == before
 
 
@@ -268,12 +270,12 @@ def test_committed_change_survives_a_failing_sync(root: Path) -> None:
             patch.setattr(transaction_module, "sync_directory", broken)
             with pytest.raises(OSError, match="Input/output error"):
                 transaction.publish(build)
-        transaction.abandon()
+        transaction.close()
         assert transaction.committed
         store.adopt_catalogue()
         # power loss may still bring the old catalogue back: what it needs is not thrown away yet
         assert (root / "work").exists()
-        store.begin().abandon()
+        store.begin().close()
     assert objects_of(state(root)) == AFTER
 
 
@@ -290,8 +292,8 @@ def test_objects_read_through_a_transaction_and_drop_out_again(root: Path) -> No
         assert transaction.read_range(b"files/replaced", 0, 3) == b"old"
         transaction.keep_all()
         assert transaction.exists(b"files/kept")
-        transaction.abandon()
-        transaction.abandon()
+        transaction.close()
+        transaction.close()
     assert not (root / "work").exists()
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable
 
 import pytest
-from tree_bench import CALLER, Bench, Program, run
+from tree_bench import CALLER, Bench, run
 
 from vfsd.tree import RENAME_EXCHANGE, RENAME_NOREPLACE
 

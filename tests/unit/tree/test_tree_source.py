@@ -63,7 +63,7 @@ def test_names_come_and_go_with_the_source(bench: Bench) -> None:
     async def act() -> None:
         file = bench.put_source("x", b"x")
         program = await bench.mount()
-        assert await program.names() == {"x".encode()}
+        assert await program.names() == {b"x"}
         (bench.source / "y").write_bytes(b"y")
         file.unlink()
         os.utime(bench.source, ns=(EARLY_NS, EARLY_NS))

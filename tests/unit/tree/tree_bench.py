@@ -50,7 +50,7 @@ class Program:
 
     async def place(self, path: bytes) -> tuple[int, bytes]:
         directory, _, name = path.rpartition(b"/")
-        return await self.ino(directory), name
+        return self.tree.layers.directory(await self.ino(directory)).ino, name
 
     async def open(self, path: bytes, flags: int = os.O_RDONLY) -> OpenFile:
         return await self.tree.contents.open(await self.ino(path), flags)

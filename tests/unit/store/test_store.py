@@ -1,0 +1,94 @@
+"""Stores are opened by who may, and say what is the matter otherwise; damage in them is named, file by file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from vfsd.errors import BusyError, StoredDataDamaged, UnfitError
+from vfsd.store import Store, is_store
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "s.vfs"
+    Store.create(path, source=tmp_path).close()
+    return path
+
+
+def test_new_store_is_a_store(root: Path, tmp_path: Path) -> None:
+    assert is_store(root)
+    assert not is_store(tmp_path)
+    store = Store.open(root, writable=True)
+    assert store.writable
+    assert store.source == tmp_path
+    assert store.usage().files == 0
+    assert len(store.id) == 32
+    store.close()
+    store.close()
+
+
+def test_store_has_one_writer_and_any_readers(root: Path) -> None:
+    writer = Store.open(root, writable=True)
+    with pytest.raises(BusyError, match=str(os.getpid())):
+        Store.open(root, writable=True)
+    reader = Store.open(root, writable=False)
+    with pytest.raises(UnfitError, match="reading only"):
+        reader.begin()
+    reader.close()
+    writer.close()
+    Store.open(root, writable=True).close()
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ({"format": "vfsd-store", "version": 2, "id": "0" * 32}, "newer"),
+        ({"format": "other", "version": 1, "id": "0" * 32}, "no vfsd store"),
+        ({"format": "vfsd-store", "version": 1, "id": "x" * 32}, "no id"),
+        ({"format": "vfsd-store", "version": "1", "id": "0" * 32}, "no version"),
+        ([], "no vfsd store"),
+        (None, "damaged"),
+    ],
+)
+def test_header_that_is_not_ours_is_refused(root: Path, header: object, problem: str) -> None:
+    (root / "vfs.json").write_text("{" if header is None else json.dumps(header))
+    with pytest.raises(UnfitError, match=problem):
+        Store.open(root, writable=False)
+
+
+def test_folder_with_something_in_it_becomes_no_store(tmp_path: Path) -> None:
+    for name in ("a file", "images"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "theirs").write_bytes(b"")
+        (tmp_path / name / "theirs").with_name(name).touch()
+        with pytest.raises(UnfitError, match="not empty"):
+            Store.create(tmp_path, source=None)
+    Store.create(tmp_path / "new", source=None).close()
+    with pytest.raises(UnfitError, match="already"):
+        Store.create(tmp_path / "new", source=None)
+
+
+def test_missing_or_damaged_catalogue_is_said(root: Path) -> None:
+    (root / "catalog.sqlite").write_bytes(b"no database, and longer than a header of SQLite's would be" * 20)
+    with pytest.raises(StoredDataDamaged, match="damaged"):
+        Store.open(root, writable=False)
+    (root / "catalog.sqlite").unlink()
+    with pytest.raises(StoredDataDamaged, match="cannot be opened"):
+        Store.open(root, writable=True)
+    with pytest.raises(StoredDataDamaged):  # and the lock was given back
+        Store.open(root, writable=True)
+
+
+def test_catalogue_is_a_plain_database_file(root: Path) -> None:
+    """Never in WAL mode: it may lie on a network file system, or in a folder that nobody may write."""
+    db = sqlite3.connect(root / "catalog.sqlite")
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    db.close()
+    assert {path.name for path in root.iterdir()} == {
+        "catalog.sqlite", "files", "images", "lock", "receipts", "vfs.json",
+    }  # fmt: skip
