@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # The modules that black-box tests share lie in a package beside this file; with import mode "importlib"
 # pytest would not find it by itself.
@@ -23,6 +24,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from blackbox.daemons import DONE, Mount, Mounted, Plate, Vfsd, mount_plate, mounted_at, unmount_with
 from blackbox.trees import Tree, assert_same_tree, read_tree
+
+# In CI the same examples each time, so that a run says something of the change and not of its luck; people at their
+# desks look for new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("desk", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -33,10 +33,21 @@ def release(tree: Tree, selection: Selection, assembly: Assembly, *, durable: bo
                 clean += _release_item(tree, snapshot, item, durable=durable)
             if durable:
                 _drop_rows(tree, snapshot, assembly, stored)
+    except BaseException:
+        for item in assembly.items:
+            _point_node(tree, item)  # its row could not be dropped, and knows only where the bytes were
+        raise
     finally:
         tree.layers.after_commit(assembly.merged_inodes | stored | ingested)
     for data in clean:  # only now: whoever drops a clean file must not leave a row that needs it
         tree.tiers.mark_clean(data)
+
+
+def _point_node(tree: Tree, item: Item) -> None:
+    node, committed = tree.layers.nodes.get(item.ino), tree.store.catalogue.inode(item.ino)
+    if node is not None and committed is not None:
+        placed = node.record.placed_as(committed)
+        node.record = replace(placed, size=node.record.size, version=node.record.version) if node.dirty else placed
 
 
 def _drop_rows(tree: Tree, snapshot: Snapshot, assembly: Assembly, stored: set[int]) -> None:

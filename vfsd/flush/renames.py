@@ -15,8 +15,9 @@ from vfsd.errors import StoredDataDamaged
 from vfsd.flush.locations import plain_key
 from vfsd.flush.paths import PresentPaths
 from vfsd.flush.snapshot import Snapshot
+from vfsd.plates import recognise_plates
 from vfsd.store import InodeRecord, Kind
-from vfsd.store.catalogue import ROOT_INO, WHITEOUT, Catalogue
+from vfsd.store.catalogue import ROOT_INO, WHITEOUT, Catalogue, GroupRecord
 from vfsd.tree import Tree
 
 
@@ -69,6 +70,7 @@ class _Search:
         self._paths = paths
         self._done = set(taken)
         self._renames = Renames()
+        self._plates: dict[int, bool] = {}
 
     def run(self) -> Renames:
         files: list[InodeRecord] = []
@@ -147,7 +149,8 @@ class _Search:
             raise StoredDataDamaged("the catalogue contradicts itself about its planes", path=path)
         group = self._base.group(planes[0].group)
         if moved is not None:  # goes with its group, if that goes as a whole
-            return group.directory == moved or group.directory.startswith(moved + b"/")
+            below = group.directory == moved or group.directory.startswith(moved + b"/")
+            return below and (group.form != "plate" or self._is_plate_still(group, path))
         if not self._lost_a_name(ino):
             return True
         if group.form == "pages":
@@ -157,6 +160,21 @@ class _Search:
             self._renames.shown.add(group.id)  # a stack's names are for display only
             return True
         return False
+
+    def _is_plate_still(self, group: GroupRecord, path: bytes) -> bool:
+        """Whether a plate's directory is still one, and no coordinate of another plate now: `new` → `TimePoint_2`.
+
+        One of its files tells for all; where its name alone does not, the plate stays what it is.
+        """
+        known = self._plates.get(group.id)
+        if known is None:
+            roots = [plate.root for plate in recognise_plates([path], _no_metadata) if path in plate.images]
+            known = self._plates[group.id] = not roots or roots[0] == self._renames.directory(group.directory)
+        return known
+
+
+def _no_metadata(path: bytes) -> bytes:
+    raise FileNotFoundError(path)
 
 
 def _is_stored(record: InodeRecord) -> bool:

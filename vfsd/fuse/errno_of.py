@@ -9,6 +9,9 @@ from vfsd.errors import StoredDataDamaged, VfsdError, shown_path
 
 log = logging.getLogger("vfsd.fuse")
 
+# Requests that need a file's bytes: that those cannot be had is for the log, too.
+_OF_BYTES = ("open", "create", "read", "write", "setattr", "fsync")
+
 
 def errno_of(problem: Exception, operation: str, path: bytes) -> int:
     """The errno that answers a request that failed.
@@ -21,7 +24,7 @@ def errno_of(problem: Exception, operation: str, path: bytes) -> int:
         return errno.EIO
     if isinstance(problem, OSError):
         number = problem.errno or errno.EIO
-        if number in (errno.EIO, errno.ESTALE, errno.ENODATA) and operation in ("read", "open", "write"):
+        if number in (errno.EIO, errno.ESTALE, errno.ENODATA) and operation in _OF_BYTES:
             log.error("failed operation=%s path=%s cause=%s", operation, shown_path(path), problem.strerror)
             return errno.EIO if number == errno.ENODATA else number
         return number

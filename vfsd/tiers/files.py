@@ -213,7 +213,7 @@ class TierFiles:
 
     # --- bytes
 
-    async def settled(self, file: TierFile) -> None:
+    async def idle(self, file: TierFile) -> None:
         """Return when the file is not busy; until the next `await` it then stays so."""
         while file.busy is not None:
             await file.busy.wait()
@@ -237,7 +237,7 @@ class TierFiles:
         """
         with self._changing(file):
             while True:
-                await self.settled(file)
+                await self.idle(file)
                 if file.tier == "cache":
                     return await self._write_cache(file, offset, data)
                 growth = self._growth(file, offset, len(data))
@@ -253,7 +253,7 @@ class TierFiles:
     async def truncate(self, file: TierFile, size: int) -> None:
         """Cut or extend (with a hole) to `size` bytes."""
         with self._changing(file):
-            await self.settled(file)
+            await self.idle(file)
             with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
                 if file.tier == "ram" and file.size - size < UNLINK_IN_THREAD:
                     os.ftruncate(fd, size)
@@ -323,7 +323,7 @@ class TierFiles:
             The file is as it was, in RAM.
         """
         while True:
-            await self.settled(file)
+            await self.idle(file)
             if file.tier == "cache" or file.discarded:
                 return
             if self._make_room("cache", file.allocated):

@@ -3,9 +3,10 @@
 `Tree` is one mount's tree without FUSE: its operations take and return plain typed values and raise `OSError` with the
 errno that ext4 would give, or `StoredDataDamaged`.
 
-All state of this package belongs to the trio thread, and code between two `await`s is atomic. The only locks are the
-gates of single nodes (`Layers.gate`): held while a directory's layers are read, or while a file's `data` is made; never
-two at once. Threads get descriptors, paths and buffers, never nodes.
+All state of this package belongs to the trio thread, and code between two `await`s is atomic; journal and memory change
+together (`Recording.change`). The only locks are the gates of single nodes (`Layers.gate`): held while a directory's
+layers are read, while a file's `data` is made, or while extended attributes are read and replaced; never two at once.
+Threads get descriptors, paths and buffers, never nodes.
 """
 
 from vfsd.tree.attributes import Changes, SpaceFigures

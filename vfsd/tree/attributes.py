@@ -95,7 +95,7 @@ class AttributeOperations:
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
             await self._contents.truncate(node, changes.size)
         if changes.atime is not None or changes.mtime is not None:
-            await self._contents.settled(node)
+            await self._contents.idle(node)
         before = replace(node.record, size=node.size(), mtime=node.mtime())
         updated = replace(
             before,

@@ -175,7 +175,11 @@ class Contents:
 
     async def _open_source(self, node: Node) -> bool:
         """Open the source's file and follow its attributes; whether it is as it was when it was last opened."""
-        fd, found = await trio.to_thread.run_sync(self._open_and_stat, self._source_opener(node))
+        try:
+            fd, found = await trio.to_thread.run_sync(self._open_and_stat, self._source_opener(node))
+        except OSError:
+            self._layers.doubt(node)
+            raise
         if node.data is not None:  # copied up meanwhile
             os.close(fd)
             return True
@@ -273,7 +277,7 @@ class Contents:
     async def _copy_up(self, node: Node, keep: int | None) -> None:
         """Give a node dirty bytes: those it has now, or at least the first `keep` of them."""
         async with self._layers.gate(node):
-            await self.settled(node)
+            await self.idle(node)
             if node.dirty:
                 return
             version = node.record.version + 1
@@ -350,7 +354,7 @@ class Contents:
 
     def drop_clean_data(self, node: Node) -> None:
         """Drop a hydrated copy; dirty bytes stay."""
-        if node.data is not None and node.data.clean:
+        if node.data is not None and node.data.clean and node.data.busy is None:
             self.release_data(node)
 
     def release_data(self, node: Node) -> None:
@@ -359,7 +363,7 @@ class Contents:
         A dirty file of the cache tier may hold bytes that were synced: it goes once the journal rows that no longer name
         it are durable.
         """
-        self._settled(node)
+        self._let_go_of_replaced(node)
         file, node.data = node.data, None
         if file is not None:
             self._discard_durably(file)
@@ -370,23 +374,27 @@ class Contents:
         else:
             self._tiers.discard(file)
 
-    async def settled(self, node: Node) -> None:
+    async def idle(self, node: Node) -> None:
         """Return when no bytes of the node move; until the next `await` it then stays so."""
         while node.data is not None and node.data.busy is not None:
-            await self._tiers.settled(node.data)
+            await self._tiers.idle(node.data)
 
     # --- durability
 
     async def fsync(self, node: Node) -> None:
         """The file's bytes and name survive power loss when this returns."""
-        data = node.data
-        if node.dirty and data is not None and node.record.nlink > 0:
-            await self._tiers.fsync(data)
-            if node.data is data and node.unsettled:
-                with self._recording.change():
-                    self._recording.settle(node)
-                self._settled(node)
+        await self._sync_bytes(node)
         await self._layers.journal.sync()
+
+    async def _sync_bytes(self, node: Node) -> None:
+        data = node.data
+        if data is None or data.clean or node.record.nlink == 0:
+            return
+        await self._tiers.fsync(data)
+        if node.data is data and node.unsettled:
+            with self._recording.change():
+                self._recording.settle(node)
+            self._let_go_of_replaced(node)
 
     async def sync_before_replacing(self, node: Node, victim: Node) -> None:
         """Before a rename puts `node` in the place of `victim`: bytes that may be durable only go for durable ones.
@@ -397,17 +405,21 @@ class Contents:
         data = node.data
         if data is None or data.clean:
             return
-        if data.tier == "cache" or (victim.data is not None and victim.data.tier == "cache" and victim.dirty):
+        durable = victim.data if victim.replaced is None else victim.replaced
+        if data.tier == "cache" or (durable is not None and durable.tier == "cache" and not durable.clean):
             await self.fsync(node)
 
     async def settle(self) -> None:
-        """Sync what took the place of durable bytes and lies in the cache, and let go of what it replaced."""
+        """Sync what took the place of durable bytes and lies in the cache, and let go of what it replaced.
+
+        What it replaced goes with the journal's next sync.
+        """
         for node in list(self._unsettled):
             if not node.dirty or node.record.nlink == 0:
-                self._settled(node)
+                self._let_go_of_replaced(node)
             elif node.data is not None and node.data.tier == "cache":
                 try:
-                    await self.fsync(node)
+                    await self._sync_bytes(node)
                 except OSError as error:
                     log.error("cannot_be_synced path=%s error=%s", shown_path(node.path()), error)
 
@@ -417,7 +429,7 @@ class Contents:
         if unsettled:
             self._unsettled.add(node)
 
-    def _settled(self, node: Node) -> None:
+    def _let_go_of_replaced(self, node: Node) -> None:
         """What the node's bytes replaced is needed no more."""
         self._unsettled.discard(node)
         node.unsettled = False
@@ -440,6 +452,7 @@ class Contents:
 
     async def _give_back(self) -> bool:
         """The cache is full: what only waits for a durability point goes now."""
+        await self.settle()
         if not self._layers.journal.waiting:
             return False
         await self._layers.journal.sync()

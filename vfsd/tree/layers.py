@@ -43,6 +43,9 @@ log = logging.getLogger("vfsd.tree")
 # Seconds for which a source directory is believed without looking again.
 REVALIDATE_AFTER = 2.0
 
+# Before the first instant of trio's clock.
+NEVER = float("-inf")
+
 # Deeper than any path that the kernel lets through (PATH_MAX is 4096 bytes).
 MOST_LEVELS = 4096
 
@@ -409,6 +412,12 @@ class Layers:
                 raise OSError(errno.ESTALE, "is no longer in the source", origin) from error
             return  # whoever has it open, and what is recorded, keeps the attributes last seen
         self.follow(node, entry.found, entry.target)
+
+    def doubt(self, node: Node) -> None:
+        """A source object was not as expected: look at it, and for its name, at the next lookup."""
+        node.checked = NEVER
+        if node.parent is not None:
+            node.parent.names_checked = NEVER
 
     def _follows(self, node: Node) -> bool:
         """Whether what the source says of an object is part of what is seen."""

@@ -184,7 +184,7 @@ class Node:
             atime=record.atime,
             mtime=mtime,
             ctime=max(record.ctime, mtime) if self.dirty else record.ctime,
-            stable=not self.from_source and record.kind is not Kind.SOURCE,
+            stable=not self.from_source and (record.kind is not Kind.SOURCE or self.data is not None),
         )
 
     def path(self) -> bytes:

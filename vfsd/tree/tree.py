@@ -69,9 +69,9 @@ class Tree:
         self.store = store
         self.tiers = tiers
         self.read_only = read_only
+        self.source = None if source is None else Source(source)
         self.journal = Journal(state_directory / JOURNAL_NAME, store.id)
         self.journal.raise_next_ino(int(store.catalogue.meta("next_ino")))
-        self.source = None if source is None else Source(source)
         self.lost: list[bytes] = []
         self.flush_lock = trio.Lock()
         self.layers = Layers(self.source, store, self.journal)

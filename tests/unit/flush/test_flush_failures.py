@@ -385,19 +385,25 @@ def test_journal_that_fails_after_the_commit(tmp_path: Path, monkeypatch: pytest
 
     async def run() -> None:
         async with bench.mounted() as session:
+            await session.write_all({b"b": b"2", b"d/c": b"3"})
+            await session.flush_all()
+            session.tree.tiers.drop_clean()
             await session.write(b"a", b"1")
+            await session.rename(b"b", b"bb")
+            await session.rename(b"d", b"dd")
             with monkeypatch.context() as patch:
                 patch.setattr(Journal, "change", failing)
                 with pytest.raises(OSError, match="No space left"):
                     await session.flush()
             assert session.tree.tiers.drop_clean() == 0
+            assert await session.contents() == {b"a": b"1", b"bb": b"2", b"dd/c": b"3"}
         async with bench.mounted() as session:
             assert not session.tree.lost
             assert await session.read(b"a") == b"1"
             await session.flush_all()
 
     trio.run(run)
-    assert_sound(bench.store, {b"a": b"1"})
+    assert_sound(bench.store, {b"a": b"1", b"bb": b"2", b"dd/c": b"3"})
 
 
 def test_catalogue_that_cannot_be_built_is_an_error_of_the_disk(

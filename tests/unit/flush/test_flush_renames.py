@@ -139,6 +139,15 @@ async def rename_time_point(session: Session) -> None:
     await session.rename(b"a/" + B02, b"a/TimePoint_2/" + B02)
 
 
+async def folder_becomes_time_point(session: Session) -> None:
+    """Copied under another name first, as careful programs do; and a time point that becomes a plate of its own."""
+    await session.rename(b"b", b"a/TimePoint_2")
+    await session.flush_all()
+    await session.rename(b"a/TimePoint_2", b"a/TimePoint_3")
+    await session.flush_all()
+    await session.rename(b"a/TimePoint_3", b"b")
+
+
 async def compressed_moves(session: Session) -> None:
     await session.rename(b"a/compressed", b"compressed")
     await session.rename(b"compressed/" + A01, b"compressed/" + B02)
@@ -198,11 +207,12 @@ async def write_what_was_linked(session: Session) -> None:
 
 
 ACTS: list[Act] = [
-    rename_plate, rename_plate_down, rename_and_delete_inside, rename_and_add_inside, rename_and_refill, swap_plates,
-    turn_around, push_along, rename_inner_and_outer, rename_and_move_out, move_out_and_back_in, positions_change_places,
-    plain_files_change_places, new_file_under_the_old_name, rename_over_stored, rename_within_stack, into_other_stack,
-    rename_time_point, compressed_moves, hard_links, link_and_replace, folder_called_like_a_group, long_names,
-    unlink_all_of_a_renamed_folder, move_out_and_remove_the_folder, write_what_was_linked,
+    rename_plate, rename_plate_down, rename_and_delete_inside, rename_and_add_inside, rename_and_refill,
+    swap_plates, turn_around, push_along, rename_inner_and_outer, rename_and_move_out, move_out_and_back_in,
+    positions_change_places, plain_files_change_places, new_file_under_the_old_name, rename_over_stored,
+    rename_within_stack, into_other_stack, rename_time_point, folder_becomes_time_point, compressed_moves,
+    hard_links, link_and_replace, folder_called_like_a_group, long_names, unlink_all_of_a_renamed_folder,
+    move_out_and_remove_the_folder, write_what_was_linked,
 ]  # fmt: skip
 
 

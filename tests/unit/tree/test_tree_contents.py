@@ -291,6 +291,22 @@ def test_removed_files_in_the_cache_give_way_at_once(bench: Bench) -> None:
     run(act)
 
 
+def test_a_version_that_was_cut_away_gives_way_when_the_cache_is_full(bench: Bench) -> None:
+    """It is kept for a power loss only, and what replaced it is synced first."""
+
+    async def act() -> None:
+        bench.ram_budget, bench.cache_budget = 0, 4 * MIB
+        program = await bench.mount()
+        await program.create(b"x")
+        for number in range(5):
+            await program.write(b"x", 0, some_bytes(3 * MIB, number), os.O_TRUNC)
+            assert await program.read(b"x") == some_bytes(3 * MIB, number)
+        bench.kill()
+        assert await (await bench.mount()).read(b"x") == some_bytes(3 * MIB, 4)
+
+    run(act)
+
+
 # --- times
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def test_sqlites_locks_survive_a_sync(journal: Journal) -> None:
             journal.put_inode(record(5), None, False)
         await journal.sync()
         program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); print(db.execute('SELECT ino FROM inode').fetchall())"
-        done = subprocess.run(["python3", "-c", program, journal.path], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", program, journal.path], capture_output=True, text=True, check=True)
         assert done.stdout == "[(5,)]\n"
         assert journal.path.with_name("journal.sqlite-wal").exists()
         with journal.change():

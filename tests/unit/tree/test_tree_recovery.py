@@ -271,6 +271,20 @@ def test_a_version_replaced_by_rename_is_kept_until_the_new_one_is_durable(
     run(act)
 
 
+def test_a_version_that_was_cut_and_then_replaced_by_rename_is_kept_too(bench: Bench) -> None:
+    async def act() -> None:
+        program = await bench.mount()
+        await program.create(b"x", b"synced")
+        await program.fsync(b"x")
+        await program.write(b"x", 0, b"cut", os.O_TRUNC)
+        await program.create(b"new", b"new")
+        await program.rename(b"new", b"x")
+        program = await _restart(bench)
+        assert await program.read(b"x") == b"new"
+
+    run(act)
+
+
 def test_a_lost_file_does_not_bring_back_what_was_moved_away_from_its_name(bench: Bench) -> None:
     async def act() -> None:
         bench.put_source("a", b"source")

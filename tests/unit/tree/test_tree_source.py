@@ -79,6 +79,23 @@ def test_names_come_and_go_with_the_source(bench: Bench) -> None:
     run(act)
 
 
+def test_a_file_found_gone_when_opened_is_gone_at_the_next_lookup(bench: Bench) -> None:
+    """The kernel looks the name up again after ESTALE, and a program then gets ENOENT."""
+
+    async def act() -> None:
+        file = bench.put_source("day/x", b"x")
+        program = await bench.mount()
+        ino = await program.ino(b"day/x")
+        file.unlink()
+        with pytest.raises(OSError, match="no longer in the source") as caught:
+            await program.tree.contents.open(ino, os.O_RDONLY)
+        assert caught.value.errno == errno.ESTALE
+        with pytest.raises(FileNotFoundError):
+            await program.ino(b"day/x")
+
+    run(act)
+
+
 def test_a_name_that_comes_within_the_step_of_a_clock_is_seen(bench: Bench) -> None:
     """The directory has the mtime that it had when it was read."""
 
