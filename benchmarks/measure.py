@@ -183,7 +183,8 @@ class Report:
         """Print the lines for people; write the object for programs."""
         for goal in self.goals:
             print(goal)
-        print(self.memory)
+        if self.memory.samples:
+            print(self.memory)
         for name, value in self.details.items():
             print(f"  {name}: {value}")
         if file is not None:

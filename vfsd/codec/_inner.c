@@ -9,9 +9,11 @@
 #include <Python.h>
 
 #include "blosc_decode.h"
+#include "lzw.h"
 
 typedef struct {
     PyObject *frame_error;
+    PyObject *lzw_error;
 } inner_state;
 
 static const char *describe_status(blosc_status status)
@@ -164,9 +166,107 @@ static PyObject *parse_header(PyObject *module, PyObject *argument)
                          header.blocksize, header.cbytes);
 }
 
+static const char *describe_lzw(lzw_status status)
+{
+    switch (status) {
+    case LZW_TOO_LARGE:
+        return "the strip is larger than 2 GiB";
+    case LZW_NO_CLEAR:
+        return "the strip does not begin with a Clear code";
+    case LZW_CUT_OFF:
+        return "the strip ends too early";
+    case LZW_UNKNOWN_CODE:
+        return "the strip has a code that is not known yet";
+    case LZW_TABLE_FULL:
+        return "the strip has no Clear code where one is due";
+    case LZW_WRONG_SIZE:
+        return "the strip does not end where the pixels do";
+    case LZW_TOO_MANY:
+        return "the strip has too many Clear codes";
+    case LZW_NO_ROOM:
+        return "the strip's codes need more room than it had";
+    case LZW_BAD_GAPS:
+        return "the Clear codes do not fit the bytes";
+    default:
+        return "the strip is damaged";
+    }
+}
+
+/* NULL with LzwError set. */
+static PyObject *raise_lzw(PyObject *module, lzw_status status)
+{
+    inner_state *state = PyModule_GetState(module);
+    PyErr_Format(state->lzw_error, "%s", describe_lzw(status));
+    return NULL;
+}
+
+PyDoc_STRVAR(lzw_decode_doc, "lzw_decode(strip, out, gaps, /)\n--\n\n"
+                             "Decode a strip to exactly the size of `out`, and its Clear codes into `gaps` (uint16).\n\n"
+                             "(number of gaps, bits up to and with the last data code). LzwError: it cannot be.");
+
+static PyObject *py_lzw_decode(PyObject *module, PyObject *args)
+{
+    Py_buffer strip, out, gaps;
+    PyObject *result = NULL;
+
+    if (!PyArg_ParseTuple(args, "y*w*w*:lzw_decode", &strip, &out, &gaps))
+        return NULL;
+    if (buffers_overlap(&strip, &out) || buffers_overlap(&gaps, &out) || buffers_overlap(&strip, &gaps)) {
+        PyErr_SetString(PyExc_ValueError, "the buffers overlap");
+    } else if ((uintptr_t)gaps.buf % sizeof(uint16_t) != 0) {
+        PyErr_SetString(PyExc_ValueError, "the gaps are not aligned");
+    } else {
+        lzw_status status;
+        size_t count = 0;
+        uint64_t bits = 0;
+        Py_BEGIN_ALLOW_THREADS;
+        status = lzw_decode(strip.buf, (size_t)strip.len, out.buf, (size_t)out.len, gaps.buf,
+                            (size_t)gaps.len / sizeof(uint16_t), &count, &bits);
+        Py_END_ALLOW_THREADS;
+        result = status == LZW_OK ? Py_BuildValue("(nK)", (Py_ssize_t)count, (unsigned long long)bits)
+                                  : raise_lzw(module, status);
+    }
+    PyBuffer_Release(&strip);
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&gaps);
+    return result;
+}
+
+PyDoc_STRVAR(lzw_encode_doc, "lzw_encode(pixels, gaps, out, /)\n--\n\n"
+                             "Encode bytes with Clear codes at these gaps (uint16); of the last byte only a whole one is written.\n\n"
+                             "Number of bits. LzwError: they do not fit `out`, or the gaps not the bytes.");
+
+static PyObject *py_lzw_encode(PyObject *module, PyObject *args)
+{
+    Py_buffer pixels, gaps, out;
+    PyObject *result = NULL;
+
+    if (!PyArg_ParseTuple(args, "y*y*w*:lzw_encode", &pixels, &gaps, &out))
+        return NULL;
+    if (buffers_overlap(&pixels, &out) || buffers_overlap(&gaps, &out)) {
+        PyErr_SetString(PyExc_ValueError, "the output overlaps the input");
+    } else if ((uintptr_t)gaps.buf % sizeof(uint16_t) != 0) {
+        PyErr_SetString(PyExc_ValueError, "the gaps are not aligned");
+    } else {
+        lzw_status status;
+        uint64_t bits = 0;
+        Py_BEGIN_ALLOW_THREADS;
+        status = lzw_encode(pixels.buf, (size_t)pixels.len, gaps.buf, (size_t)gaps.len / sizeof(uint16_t), out.buf,
+                            (size_t)out.len, &bits);
+        Py_END_ALLOW_THREADS;
+        result = status == LZW_OK ? PyLong_FromUnsignedLongLong(bits) : raise_lzw(module, status);
+    }
+    PyBuffer_Release(&pixels);
+    PyBuffer_Release(&gaps);
+    PyBuffer_Release(&out);
+    return result;
+}
+
 static PyMethodDef inner_methods[] = {
     {"decode_frame", decode_frame, METH_VARARGS, decode_frame_doc},
     {"decode_range", decode_range, METH_VARARGS, decode_range_doc},
+    {"lzw_decode", py_lzw_decode, METH_VARARGS, lzw_decode_doc},
+    {"lzw_encode", py_lzw_encode, METH_VARARGS, lzw_encode_doc},
     {"parse_header", parse_header, METH_O, parse_header_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -179,6 +279,10 @@ static int inner_exec(PyObject *module)
                                                    PyExc_ValueError, NULL);
     if (state->frame_error == NULL)
         return -1;
+    state->lzw_error = PyErr_NewExceptionWithDoc("vfsd.codec.LzwError", "This strip cannot be decoded, or not be encoded.",
+                                                 PyExc_ValueError, NULL);
+    if (state->lzw_error == NULL || PyModule_AddObjectRef(module, "LzwError", state->lzw_error) < 0)
+        return -1;
     return PyModule_AddObjectRef(module, "FrameError", state->frame_error);
 }
 
@@ -186,6 +290,7 @@ static int inner_traverse(PyObject *module, visitproc visit, void *arg)
 {
     inner_state *state = PyModule_GetState(module);
     Py_VISIT(state->frame_error);
+    Py_VISIT(state->lzw_error);
     return 0;
 }
 
@@ -193,6 +298,7 @@ static int inner_clear(PyObject *module)
 {
     inner_state *state = PyModule_GetState(module);
     Py_CLEAR(state->frame_error);
+    Py_CLEAR(state->lzw_error);
     return 0;
 }
 

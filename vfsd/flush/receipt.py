@@ -57,6 +57,7 @@ def put_receipt(
             "seconds": round(result.seconds, 3),
         },
         "complete": result.complete,
+        "kept_whole_beside_planes": _kept_whole(items, assembly),
         "files": [_file_entry(item, assembly) for item in sorted(items, key=lambda item: item.path)],
         "kept": _listed(result.kept),
         "waiting": _listed(result.waiting),
@@ -89,11 +90,22 @@ def _file_entry(item: Item, assembly: Assembly) -> dict[str, Any]:
         group = assembly.group_locations[planes[0].group]
         entry["array"] = shown_path(os.path.join(*filter(None, (group, planes[0].image.encode(), b"0"))))
         entry["index"] = [list(plane.index) for plane in planes]
+    if record.kind is Kind.PLANES and item.layout is not None and item.layout.compressed:
+        entry["compression"] = "LZW; the file's bytes are encoded anew from its planes"
     if record.kind is Kind.PLAIN and item.reason != "not a TIFF" and item.layout is None:
         entry["kept_whole_because"] = item.reason
+        if planes:
+            entry["costs_bytes"] = item.size  # the array has the pixels as well
     if item.notes:
         entry["notes"] = item.notes
     return entry
+
+
+def _kept_whole(items: Sequence[Item], assembly: Assembly) -> dict[str, int]:
+    """What it costs that compressed images are kept as they are, beside their pixels: files, and bytes of them."""
+    kept = [item for item in items if assembly.records[item.ino].kind is Kind.PLAIN]
+    kept = [item for item in kept if assembly.placement.planes.get(item.ino)]
+    return {"files": len(kept), "bytes": sum(item.size for item in kept)}
 
 
 def _listed(files: Sequence[KeptFile]) -> list[dict[str, str]]:

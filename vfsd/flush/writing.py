@@ -19,10 +19,16 @@ from vfsd.codec.shard import ShardWriter
 from vfsd.errors import StoredDataDamaged, VfsdError
 from vfsd.flush.items import Item, ItemChanged
 from vfsd.flush.shards import ShardJob, is_read_at_once
-from vfsd.images import Skeleton, extract_skeleton
-from vfsd.images.decode import UndecodableImage, decode_tiff
-from vfsd.images.pixels import read_plane, swap_in_place
-from vfsd.images.reading import TruncatedImage
+from vfsd.images import (
+    Skeleton,
+    StripError,
+    TruncatedImage,
+    UndecodableImage,
+    decode_tiff,
+    extract_skeleton,
+    load_plane,
+    take_plane,
+)
 from vfsd.store import Transaction
 from vfsd.store.catalogue import PlaneRecord
 from vfsd.store.geometry import ArrayGeometry
@@ -32,7 +38,7 @@ from vfsd.store.storage import start_writeback, write_all
 from vfsd.store.stored import ShardIndexes
 
 # What may go wrong with one file without stopping the others.
-ITEM_PROBLEMS = (ItemChanged, TruncatedImage, UndecodableImage, StoredDataDamaged)
+ITEM_PROBLEMS = (ItemChanged, TruncatedImage, StripError, UndecodableImage, StoredDataDamaged)
 
 
 @final
@@ -187,10 +193,7 @@ class ObjectWriter:
         else:
             with item.opened() as fd:
                 for plane in planes:
-                    page = item.layout.pages[plane.page]
-                    pixels = np.empty(page.nbytes, np.uint8).data
-                    read_plane(fd, page, pixels)
-                    yield plane, self._encode(item, pixels, geometry)
+                    yield plane, self._encode(item, load_plane(fd, item.layout, plane.page), geometry)
 
     def read_apart(self, item: Item) -> None:
         """Digest and skeleton of a file whose planes are read one by one: it is large, or goes into several shards."""
@@ -213,22 +216,9 @@ class ObjectWriter:
         rest = b"".join(content[start : start + length] for start, length, _ in layout.gaps())
         self.skeletons[item.ino] = Skeleton(layout, rest).to_bytes()
         for plane in planes:
-            page = layout.pages[plane.page]
-            if len(page.segments) == 1:
-                segment = page.segments[0]
-                pixels = content[segment.offset : segment.offset + segment.length]
-            else:
-                pixels = np.empty(page.nbytes, np.uint8).data
-                done = 0
-                for segment in page.segments:
-                    pixels[done : done + segment.length] = content[segment.offset : segment.offset + segment.length]
-                    done += segment.length
-            yield plane, self._encode(item, pixels, geometry)
+            yield plane, self._encode(item, take_plane(content, layout, plane.page), geometry)
 
     def _encode(self, item: Item, pixels: memoryview, geometry: ArrayGeometry) -> list[bytes]:
-        assert item.layout is not None
-        if item.layout.big_endian:
-            swap_in_place(pixels, geometry.itemsize)
         self._look_at(item, pixels, geometry)
         return encode_plane(pixels, geometry)
 

@@ -16,9 +16,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from vfsd.images.analysis import MAX_STRIPS, MAX_STRIPS_IN_FILE
 from vfsd.images.decoder import DeclaredPlane, UndecodableImage, decode_planes
 from vfsd.images.directory import BEYOND_END, Declaration, Directory, NotRebuildable, OpenTiff
-from vfsd.images.layout import MAX_SKELETON, MAX_STRIPS, MAX_STRIPS_IN_FILE
+from vfsd.images.layout import MAX_SKELETON
 from vfsd.images.tags import (
     IMAGE_DEPTH,
     JPEG,

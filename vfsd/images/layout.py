@@ -1,56 +1,27 @@
-"""Where the pixels of an uncompressed TIFF lie: each plane as runs of bytes in the file.
+"""Where the pixels of a TIFF lie: each plane as runs of bytes in the file.
 
-`analyse_tiff` reads header, directories and strip tables (never pixels, never through a mapping) and either
-gives a `TiffLayout` or raises `NotRebuildable` with a reason for the receipt. A layout promises: its segments
-lie in the file and do not overlap, and the segments of one page, joined, are exactly its plane in C order. So
+A layout promises: its segments lie in the file and do not overlap. The segments of an uncompressed page, joined, are
+exactly its plane in C order; those of a compressed page are its strips, each exactly what `strips` makes of its rows. So
 the bytes outside the segments (the skeleton) and the planes together are the file, whatever the tags mean;
 nothing here can spoil a byte. That holds as well where pixels cover metadata (a strip over a directory or a
 tag's values): those bytes are then kept as pixels, and since rebuilding follows the layout and never parses
 the rebuilt tags, such files are accepted.
 
-What is refused: compression, tiles narrower than the image, samples that are not whole bytes, subsampled
-colour, absent strips (offset 0), planes that share bytes, and files of which too much would be skeleton.
+Layouts come from `analysis`, or out of a stored skeleton; here is only what must hold of any of them.
 """
 
 from __future__ import annotations
 
-import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import prod
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from vfsd.images.directory import (
-    BEYOND_END,
-    MAX_DIRECTORIES,
-    Declaration,
-    Directory,
-    NotRebuildable,
-    OpenTiff,
-)
-from vfsd.images.tags import (
-    COMPRESSION,
-    FILL_ORDER,
-    IMAGE_DEPTH,
-    IMAGE_DESCRIPTION,
-    PHOTOMETRIC,
-    PREDICTOR,
-    ROWS_PER_STRIP,
-    STRIP_BYTE_COUNTS,
-    STRIP_OFFSETS,
-    SUBSAMPLING,
-    TILE_BYTE_COUNTS,
-    TILE_LENGTH,
-    TILE_OFFSETS,
-    TILE_WIDTH,
-    UNCOMPRESSED,
-    YCBCR,
-    compression_name,
-)
+from vfsd.images.directory import BEYOND_END, NotRebuildable
+from vfsd.images.strips import StripCoding
 
 __all__ = [
     "NotRebuildable",
@@ -58,7 +29,6 @@ __all__ = [
     "PixelRun",
     "Segment",
     "TiffLayout",
-    "analyse_tiff",
 ]
 
 PIXEL_TYPES: Final = {
@@ -68,28 +38,11 @@ PIXEL_TYPES: Final = {
 }
 """(SampleFormat, BitsPerSample) to the little-endian dtype of what can be kept as planes."""
 
-MAX_STRIPS: Final = 262_144
-"""Most strips of one page: an image of as many rows in strips of one; bounds a table to 2 MiB."""
-
-MAX_STRIPS_IN_FILE: Final = 4_194_304
-"""Most strips in all: 1,900 planes of 2160 rows in strips of one; bounds what the tables cost to read."""
-
 MAX_SEGMENTS: Final = 131_072
 """Most runs after neighbouring strips were merged: two a page in the longest chain, 30 MB of layout."""
 
-FREE_SKELETON: Final = 1024 * 1024
-"""A skeleton up to this is always kept: the OME-XML of thousands of planes reaches several hundred KiB."""
-
-SKELETON_SHARE: Final = 4
-"""Above that at most the file's size divided by this: with more, keeping pixels apart gains nothing."""
-
 MAX_SKELETON: Final = 64 * 1024 * 1024
 """No skeleton is larger than this, since it is held in memory whole."""
-
-IMAGEJ_HEAD: Final = 1024
-"""Bytes of a description in which ImageJ's "images=" stands: it is the second line that ImageJ writes."""
-
-IMAGEJ_IMAGES: Final = re.compile(rb"^images=([0-9]{1,9})[ \t\r]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +56,16 @@ class Segment:
 class PixelRun(NamedTuple):
     """A piece of a plane in the file; a tuple, since readers of ranges take it apart at once.
 
-    `page` counts from 0, `plane_offset` is in bytes of the plane, `file_offset` in bytes of the file.
+    `page` and its `segment` count from 0, `plane_offset` is in bytes of the plane, `file_offset` in bytes of the file.
+    Of a compressed page `plane_offset` is where the strip's rows begin, and the run's bytes are some of the strip's
+    codes: those from `file_offset` less the segment's offset on.
     """
 
     page: int
     plane_offset: int
     file_offset: int
     length: int
+    segment: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +74,13 @@ class PageLayout:
 
     The segments joined, in their order, are the plane's bytes in C order: (y, x), (y, x, sample), or
     (sample, y, x) when `planar`. In a big-endian file those bytes are big-endian; `dtype` is the
-    little-endian equivalent, in which planes are stored.
+    little-endian equivalent, in which planes are stored. With a `coding` each segment is a strip's codes instead, and
+    the strips decoded, joined, are the plane.
 
     Raises
     ------
     NotRebuildable
-        The segments do not add up to the plane, or cut through a sample.
+        The segments do not add up to the plane, or cut through a sample; or they are not the coding's strips.
     """
 
     height: int
@@ -132,8 +89,12 @@ class PageLayout:
     dtype: np.dtype[np.generic]
     segments: tuple[Segment, ...]
     planar: bool = False
+    coding: StripCoding | None = None
 
     def __post_init__(self) -> None:
+        if self.coding is not None:
+            self._check_strips(self.coding)
+            return
         itemsize = self.dtype.itemsize
         total = 0
         for segment in self.segments:
@@ -157,6 +118,33 @@ class PageLayout:
         """Bytes of the plane."""
         return self.height * self.width * self.samples * self.dtype.itemsize
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the file that are this page's pixels; less than `nbytes` where they are compressed."""
+        return self.nbytes if self.coding is None else sum(segment.length for segment in self.segments)
+
+    @property
+    def row_samples(self) -> int:
+        """Samples that lie side by side in a row: those of a pixel, or one when `planar`."""
+        return 1 if self.planar else self.samples
+
+    def strip_place(self, number: int) -> tuple[int, int]:
+        """Offset and length in bytes, within the plane, of the rows of a strip of a compressed page."""
+        assert self.coding is not None
+        row_bytes = self.width * self.row_samples * self.dtype.itemsize
+        band, within = divmod(number, -(-self.height // self.coding.rows))
+        top = within * self.coding.rows
+        rows = min(self.coding.rows, self.height - top)
+        return (band * self.height + top) * row_bytes, rows * row_bytes
+
+    def _check_strips(self, coding: StripCoding) -> None:
+        if not 1 <= coding.rows <= self.height or self.nbytes == 0:
+            raise NotRebuildable("strips that are not the size of the image")
+        bands = self.samples if self.planar else 1
+        strips = bands * -(-self.height // coding.rows)
+        if not len(self.segments) == len(coding.gaps) == strips or any(s.length <= 0 for s in self.segments):
+            raise NotRebuildable("strips that are not the size of the image")
+
 
 @dataclass(frozen=True, slots=True)
 class TiffLayout:
@@ -168,7 +156,7 @@ class TiffLayout:
     >>> layout.plane_count, layout.pages[0].shape, layout.pages[0].dtype
     (1, (2160, 2160), dtype('uint16'))
     >>> list(layout.locate(0, 4096))  # which pixels are in the first block of the file?
-    [PixelRun(page=0, plane_offset=0, file_offset=8, length=4088)]
+    [PixelRun(page=0, plane_offset=0, file_offset=8, length=4088, segment=0)]
 
     Raises
     ------
@@ -180,11 +168,12 @@ class TiffLayout:
     big_endian: bool
     bigtiff: bool
     pages: tuple[PageLayout, ...]
-    # The segments in file order, as columns: starts, ends, page, offset in plane, pixel bytes of the file
+    # The segments in file order, as columns: starts, ends, page, number in page, offset in plane, pixel bytes of the file
     # before it.
     _starts: array[int] = field(init=False, repr=False, compare=False)
     _ends: array[int] = field(init=False, repr=False, compare=False)
     _pages: array[int] = field(init=False, repr=False, compare=False)
+    _segments: array[int] = field(init=False, repr=False, compare=False)
     _plane_offsets: array[int] = field(init=False, repr=False, compare=False)
     _pixels_before: array[int] = field(init=False, repr=False, compare=False)
 
@@ -192,15 +181,17 @@ class TiffLayout:
         runs = []
         for number, page in enumerate(self.pages):
             plane_offset = 0
-            for segment in page.segments:
-                runs.append((segment.offset, segment.length, number, plane_offset))
+            for place, segment in enumerate(page.segments):
+                if page.coding is not None:
+                    plane_offset, _ = page.strip_place(place)
+                runs.append((segment.offset, segment.length, number, plane_offset, place))
                 plane_offset += segment.length
         if len(runs) > MAX_SEGMENTS:
             raise NotRebuildable(f"pixels in {len(runs):,} pieces")
         runs.sort()
         starts, ends, before = array("q"), array("q"), array("q")
         end = pixels = 0
-        for offset, length, _, _ in runs:
+        for offset, length, *_ in runs:
             if offset < end:
                 raise NotRebuildable("planes overlap")
             end = offset + length
@@ -215,6 +206,7 @@ class TiffLayout:
         object.__setattr__(self, "_ends", ends)
         object.__setattr__(self, "_pages", array("q", [run[2] for run in runs]))
         object.__setattr__(self, "_plane_offsets", array("q", [run[3] for run in runs]))
+        object.__setattr__(self, "_segments", array("q", [run[4] for run in runs]))
         object.__setattr__(self, "_pixels_before", before)
 
     @property
@@ -228,6 +220,11 @@ class TiffLayout:
         first = self.pages[0]
         kind = (first.height, first.width, first.samples, first.planar, first.dtype)
         return all((p.height, p.width, p.samples, p.planar, p.dtype) == kind for p in self.pages)
+
+    @property
+    def compressed(self) -> bool:
+        """Whether any plane is compressed in the file."""
+        return any(page.coding is not None for page in self.pages)
 
     @property
     def pixel_bytes(self) -> int:
@@ -247,8 +244,10 @@ class TiffLayout:
             if self._starts[i] >= stop:
                 return
             if first < last:
-                plane_offset = self._plane_offsets[i] + first - self._starts[i]
-                yield PixelRun(self._pages[i], plane_offset, first, last - first)
+                plane_offset = self._plane_offsets[i]
+                if self.pages[self._pages[i]].coding is None:
+                    plane_offset += first - self._starts[i]
+                yield PixelRun(self._pages[i], plane_offset, first, last - first, self._segments[i])
 
     def gaps(self, offset: int = 0, length: int | None = None) -> Iterator[tuple[int, int, int]]:
         """The runs of skeleton bytes in [offset, offset + length), in file order.
@@ -269,202 +268,3 @@ class TiffLayout:
                 return
             position = self._ends[i]
             i += 1
-
-
-def analyse_tiff(fd: int) -> TiffLayout:
-    """Find the pixels of the TIFF behind a file descriptor.
-
-    Parameters
-    ----------
-    fd : int
-        Open for reading; its position is neither used nor moved.
-
-    Returns
-    -------
-    TiffLayout
-        With at least one page.
-
-    Raises
-    ------
-    NotRebuildable
-        The file has to be kept as it is; `reason` says why.
-    OSError
-        From the file itself.
-    """
-    file = OpenTiff(fd)
-    pages: list[PageLayout] = []
-    pixels = strips = pieces = 0
-    lone: Directory | None = None
-    for directory in file.directories():
-        lone = directory if not pages else None
-        try:
-            page, page_strips = _analyse_page(directory, file.size)
-        except NotRebuildable as problem:
-            if not pages:
-                raise
-            raise NotRebuildable(f"image {len(pages) + 1}: {problem.reason}") from None
-        pixels += page.nbytes
-        strips += page_strips
-        pieces += len(page.segments)
-        # checked on the way, so that a short file of many directories that share their strips ends early
-        if pixels > file.size:
-            raise NotRebuildable("planes overlap")
-        if strips > MAX_STRIPS_IN_FILE:
-            raise NotRebuildable(f"more than {MAX_STRIPS_IN_FILE:,} strips")
-        if pieces > MAX_SEGMENTS:
-            raise NotRebuildable(f"pixels in more than {MAX_SEGMENTS:,} pieces")
-        pages.append(page)
-    if lone is not None:
-        pages = _imagej_planes(lone, pages[0], file.size)
-    layout = TiffLayout(file.size, file.big_endian, file.bigtiff, tuple(pages))
-    rest = layout.size - layout.pixel_bytes
-    if rest > min(max(FREE_SKELETON, file.size // SKELETON_SHARE), MAX_SKELETON):
-        raise NotRebuildable(f"{rest:,} of {file.size:,} bytes are no pixels")
-    return layout
-
-
-def _analyse_page(directory: Directory, size: int) -> tuple[PageLayout, int]:
-    """One directory's plane, and the number of its strips."""
-    compression = directory.integer(COMPRESSION, UNCOMPRESSED)
-    if compression != UNCOMPRESSED:
-        raise NotRebuildable(f"compressed ({compression_name(compression)})")
-    declared = directory.declaration()
-    dtype = PIXEL_TYPES.get((declared.sample_format, declared.bits))
-    if dtype is None:
-        if declared.sample_format not in (1, 2, 3):
-            raise NotRebuildable(f"sample format {declared.sample_format}")
-        raise NotRebuildable(f"{declared.bits} bit{'s' if declared.bits > 1 else ''} a sample")
-    if prod((declared.height, declared.width, declared.samples, dtype.itemsize)) > size:
-        picture = f"{declared.width} \u00d7 {declared.height}"
-        raise NotRebuildable(f"image of {picture} pixels does not fit the file")
-    _refuse_unusual_samples(directory)
-    tiled = TILE_WIDTH in directory or TILE_OFFSETS in directory
-    if tiled:
-        # tiles as wide as the image are strips of TileLength rows, the last one padded
-        if directory.integer(TILE_WIDTH, 0) != declared.width:
-            raise NotRebuildable("tiled")
-        rows = directory.integer(TILE_LENGTH, 0)
-        offsets_tag, counts_tag = TILE_OFFSETS, TILE_BYTE_COUNTS
-    else:
-        rows = directory.integer(ROWS_PER_STRIP, 0)
-        offsets_tag, counts_tag = STRIP_OFFSETS, STRIP_BYTE_COUNTS
-    if offsets_tag not in directory:
-        raise NotRebuildable("an IFD without pixels")
-    # RowsPerStrip missing, 0 or 2**32 - 1: one strip
-    rows = min(rows, declared.height) or declared.height
-    segments, strips = _find_segments(directory, offsets_tag, counts_tag, declared, dtype.itemsize, rows, size)
-    page = PageLayout(declared.height, declared.width, declared.samples, dtype, segments, declared.planar)
-    return page, strips
-
-
-def _refuse_unusual_samples(directory: Directory) -> None:
-    """Refuse what makes uncompressed samples something else than an array of numbers."""
-    if directory.integer(FILL_ORDER, 1) != 1:
-        raise NotRebuildable("bits in reversed order")
-    if directory.integer(PREDICTOR, 1) != 1:
-        raise NotRebuildable("a predictor without compression")
-    if directory.integer(IMAGE_DEPTH, 1) != 1:
-        raise NotRebuildable("volumes instead of planes")
-    # uncompressed YCbCr is subsampled 2 by 2 unless the tag says otherwise (TIFF 6.0, section 21)
-    if directory.integer(PHOTOMETRIC, 1) == YCBCR and directory.integers(SUBSAMPLING, 2) != (1, 1):
-        raise NotRebuildable("subsampled colour")
-
-
-def _find_segments(
-    directory: Directory,
-    offsets_tag: int,
-    counts_tag: int,
-    declared: Declaration,
-    itemsize: int,
-    rows: int,
-    size: int,
-) -> tuple[tuple[Segment, ...], int]:
-    """The strips of a page, neighbours merged, and their number.
-
-    Strips normally have RowsPerStrip rows each; only the bytes that those rows need are pixels, what a strip
-    has beyond them is skeleton. Where RowsPerStrip does not fit the tables, but the strips' own sizes add up
-    to exactly the plane, those count.
-    """
-    row_bytes = declared.width * itemsize * (1 if declared.planar else declared.samples)
-    layers = declared.samples if declared.planar else 1
-    strips_a_layer = -(-declared.height // rows)
-    expected = strips_a_layer * layers
-    present = directory.count(offsets_tag)
-    counts_present = directory.count(counts_tag)
-    if max(expected, present) > MAX_STRIPS:
-        raise NotRebuildable(f"{max(expected, present):,} strips")
-    if expected == 1 and present == 1:
-        return (_only_strip(directory, offsets_tag, counts_tag, row_bytes * declared.height, size),), 1
-
-    lengths = np.full(expected, rows * row_bytes, np.int64)
-    lengths[strips_a_layer - 1 :: strips_a_layer] = (declared.height - rows * (strips_a_layer - 1)) * row_bytes
-    counts = directory.array(counts_tag, MAX_STRIPS)
-    fitting = present >= expected and (
-        counts_present == 0 or (counts_present >= expected and bool((counts[:expected] >= lengths).all()))
-    )
-    if not fitting:
-        plane_bytes = row_bytes * declared.height * layers
-        # compared before they are added, so that the sum cannot wrap
-        if counts_present != present or counts.max() > plane_bytes or counts.sum() != plane_bytes:
-            raise NotRebuildable("strips that are not the size of the image")
-        lengths = counts[counts > 0].astype(np.int64)
-    offsets = directory.array(offsets_tag, MAX_STRIPS if not fitting else expected)
-    if not fitting:
-        offsets = offsets[counts > 0]
-    if offsets.max() > size:
-        raise NotRebuildable(BEYOND_END)
-    if offsets.min() == 0:
-        raise NotRebuildable("absent strips")
-    starts = offsets.astype(np.int64)
-    ends = starts + lengths
-    if ends.max() > size:
-        raise NotRebuildable(BEYOND_END)
-    firsts = np.flatnonzero(starts[1:] != ends[:-1]) + 1
-    if firsts.size == 0:
-        return (Segment(int(starts[0]), int(ends[-1] - starts[0])),), len(starts)
-    run_starts = starts[np.concatenate(([0], firsts))]
-    run_ends = ends[np.concatenate((firsts - 1, [-1]))]
-    if len(run_starts) > MAX_SEGMENTS:
-        raise NotRebuildable(f"pixels in {len(run_starts):,} pieces")
-    runs = zip(run_starts.tolist(), (run_ends - run_starts).tolist(), strict=True)
-    return tuple(Segment(offset, length) for offset, length in runs), len(starts)
-
-
-def _only_strip(directory: Directory, offsets_tag: int, counts_tag: int, needed: int, size: int) -> Segment:
-    """The usual case of modern writers, without arrays."""
-    offset = directory.integer(offsets_tag, 0)
-    if directory.integer(counts_tag, needed) < needed:
-        raise NotRebuildable("strips that are not the size of the image")
-    if offset == 0:
-        raise NotRebuildable("absent strips")
-    if offset + needed > size:
-        raise NotRebuildable(BEYOND_END)
-    return Segment(offset, needed)
-
-
-def _imagej_planes(directory: Directory, first: PageLayout, size: int) -> list[PageLayout]:
-    """The planes of a file with one directory: ImageJ's stacks have the others behind the first, undeclared.
-
-    ImageJ does this for stacks over 4 GB. Where the planes that it claims are not all in the file, or would
-    cover the directory, the claim is not believed.
-    """
-    if len(first.segments) > 1 or 2 * first.nbytes > size:
-        return [first]
-    head = directory.text(IMAGE_DESCRIPTION, IMAGEJ_HEAD)
-    claim = IMAGEJ_IMAGES.search(head) if head.startswith(b"ImageJ=") else None
-    count = int(claim[1]) if claim else 1
-    start = first.segments[0].offset
-    end = start + count * first.nbytes
-    if not 1 < count <= MAX_DIRECTORIES or end > size or start <= directory.offset < end:
-        return [first]
-    return [
-        PageLayout(
-            first.height,
-            first.width,
-            first.samples,
-            first.dtype,
-            (Segment(start + number * first.nbytes, first.nbytes),),
-            first.planar,
-        )
-        for number in range(count)
-    ]

@@ -4,10 +4,10 @@ Reads with `os.preadv` (never a mapping: others may truncate the file meanwhile)
 writes of the kernel. Rebuilding sets every byte of the target once, by the skeleton or by exactly one plane,
 and allocates nothing. Copies and swaps of planes run with the GIL released.
 
-Who swaps: planes are stored little-endian. `read_plane` and `write_plane` move the bytes as they are in the
-file, so the plane of a big-endian file goes through `swap_in_place` after it was read. `place_plane` and
-`rebuild_into` take little-endian planes and swap while they copy. Whoever decodes a chunk directly into its
-place in the target (a plane of one segment) calls `swap_in_place` on that place afterwards instead.
+Who swaps: planes are stored little-endian. `take_plane`, `load_plane`, `place_plane` and `rebuild_into` deal in such
+planes and swap, or decode and encode compressed strips, on the way. `read_plane` and `write_plane` move the bytes of
+uncompressed pages as they are in the file. Whoever decodes a chunk directly into its place in the target
+(`is_direct`) calls `swap_in_place` on that place afterwards instead.
 """
 
 from __future__ import annotations
@@ -21,23 +21,86 @@ import numpy as np
 from vfsd.images.layout import PageLayout, TiffLayout
 from vfsd.images.reading import TruncatedImage, read_into
 from vfsd.images.skeleton import Skeleton
+from vfsd.images.strips import RowKind, decode_strip_rows, encode_strip_rows
 
 __all__ = [
     "TruncatedImage",
     "WritableBuffer",
+    "encode_strip",
+    "is_direct",
+    "load_plane",
     "place_plane",
     "place_rest",
     "read_plane",
     "rebuild_into",
     "swap_in_place",
+    "take_plane",
     "write_plane",
 ]
 
 WritableBuffer: TypeAlias = memoryview | bytearray
 
 
+def is_direct(page: PageLayout) -> bool:
+    """Whether the plane lies in the file in one piece, uncompressed."""
+    return page.coding is None and len(page.segments) == 1
+
+
+def load_plane(fd: int, layout: TiffLayout, number: int) -> memoryview:
+    """Read one plane of a file: little-endian, decoded, in a buffer of its own.
+
+    Raises
+    ------
+    TruncatedImage
+        The file ends before the plane does.
+    StripError
+        A compressed strip is not what it was when the file was analysed.
+    """
+    page = layout.pages[number]
+    out = np.empty(page.nbytes, np.uint8).data
+    if page.coding is None:
+        read_plane(fd, page, out)
+        if layout.big_endian:
+            swap_in_place(out, page.dtype.itemsize)
+        return out
+    for strip, segment in enumerate(page.segments):
+        data = np.empty(min(segment.length + 1, layout.size - segment.offset), np.uint8).data
+        read_into(fd, data, segment.offset)
+        _decode_strip(layout, page, strip, data, out)
+    return out
+
+
+def take_plane(content: memoryview, layout: TiffLayout, number: int) -> memoryview:
+    """The same from the whole file's bytes, which the caller gives up: a plane in one piece is swapped where it is.
+
+    Raises
+    ------
+    StripError
+        As `load_plane`.
+    """
+    page = layout.pages[number]
+    if is_direct(page):
+        segment = page.segments[0]
+        pixels = content[segment.offset : segment.offset + segment.length]
+        if layout.big_endian:
+            swap_in_place(pixels, page.dtype.itemsize)
+        return pixels
+    out = np.empty(page.nbytes, np.uint8).data
+    done = 0
+    for strip, segment in enumerate(page.segments):
+        if page.coding is None:
+            out[done : done + segment.length] = content[segment.offset : segment.offset + segment.length]
+            done += segment.length
+        else:
+            data = content[segment.offset : segment.offset + segment.length + 1]
+            _decode_strip(layout, page, strip, data, out)
+    if page.coding is None and layout.big_endian:
+        swap_in_place(out, page.dtype.itemsize)
+    return out
+
+
 def read_plane(fd: int, page: PageLayout, out: WritableBuffer) -> None:
-    """Gather a plane from the file, in the file's byte order.
+    """Gather an uncompressed plane from the file, in the file's byte order.
 
     Parameters
     ----------
@@ -55,6 +118,8 @@ def read_plane(fd: int, page: PageLayout, out: WritableBuffer) -> None:
     ValueError
         `out` has another size.
     """
+    if page.coding is not None:
+        raise ValueError("a compressed plane has no bytes of its own in the file")
     view = memoryview(out).cast("B")
     _check_plane(page, len(view))
     done = 0
@@ -64,7 +129,7 @@ def read_plane(fd: int, page: PageLayout, out: WritableBuffer) -> None:
 
 
 def write_plane(target: int | WritableBuffer, page: PageLayout, plane: bytes | WritableBuffer) -> None:
-    """Scatter a plane, in the file's byte order, to its segments.
+    """Scatter an uncompressed plane, in the file's byte order, to its segments.
 
     Parameters
     ----------
@@ -82,6 +147,8 @@ def write_plane(target: int | WritableBuffer, page: PageLayout, plane: bytes | W
     OSError
         From writing.
     """
+    if page.coding is not None:
+        raise ValueError("a compressed plane has no bytes of its own in the file")
     view = memoryview(plane).cast("B")
     _check_plane(page, len(view))
     if isinstance(target, int):
@@ -141,12 +208,20 @@ def place_plane(target: WritableBuffer, layout: TiffLayout, page: int, plane: by
     ------
     ValueError
         Target or plane are of another size.
+    StripError
+        The plane does not give the strips that the file had.
     """
     page_layout = layout.pages[page]
     view = memoryview(target).cast("B")
     _check_target(view, layout)
     pixels = memoryview(plane).cast("B")
     _check_plane(page_layout, len(pixels))
+    if page_layout.coding is not None:
+        for strip, segment in enumerate(page_layout.segments):
+            start, length = page_layout.strip_place(strip)
+            room = view[segment.offset : segment.offset + segment.length]
+            encode_strip(layout, page_layout, strip, pixels[start : start + length], room)
+        return
     _scatter(view, page_layout, pixels, itemsize=page_layout.dtype.itemsize if layout.big_endian else 1)
 
 
@@ -178,6 +253,28 @@ def rebuild_into(target: WritableBuffer, skeleton: Skeleton, planes: Iterable[by
         placed += 1
     if placed != layout.plane_count:
         raise ValueError(f"{placed} of the {layout.plane_count} planes of the file")
+
+
+def encode_strip(layout: TiffLayout, page: PageLayout, strip: int, rows: memoryview, out: memoryview) -> None:
+    """Make a compressed strip's bytes, exactly as many as its segment has, from its little-endian rows.
+
+    Raises
+    ------
+    StripError
+        The rows do not give that strip.
+    """
+    assert page.coding is not None
+    encode_strip_rows(rows, page.coding, strip, _row_kind(layout, page), out)
+
+
+def _decode_strip(layout: TiffLayout, page: PageLayout, strip: int, data: memoryview, plane: memoryview) -> None:
+    assert page.coding is not None
+    start, length = page.strip_place(strip)
+    decode_strip_rows(data, page.coding, strip, _row_kind(layout, page), plane[start : start + length])
+
+
+def _row_kind(layout: TiffLayout, page: PageLayout) -> RowKind:
+    return RowKind(page.dtype.itemsize, page.row_samples, page.width, layout.big_endian)
 
 
 def _check_target(view: memoryview, layout: TiffLayout) -> None:

@@ -40,6 +40,7 @@ UNSIGNED_CODES: Final = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """struct's codes of the unsigned types: BYTE, SHORT, LONG, IFD, LONG8, IFD8."""
 
 UNCOMPRESSED: Final = 1
+LZW: Final = 5
 JPEG: Final = 7
 
 YCBCR: Final = 6

@@ -23,12 +23,22 @@ import xxhash
 from vfsd.codec.blosc import FrameError
 from vfsd.codec.shard import ShardError, ShardIndex, index_size
 from vfsd.errors import StoredDataDamaged
-from vfsd.images import PageLayout, Skeleton, SkeletonError
-from vfsd.images.pixels import place_plane, place_rest, swap_in_place
+from vfsd.images import (
+    PixelRun,
+    Skeleton,
+    SkeletonError,
+    StripError,
+    encode_strip,
+    is_direct,
+    place_plane,
+    place_rest,
+    swap_in_place,
+)
 from vfsd.store.catalogue import Catalogue, GroupRecord, InodeRecord, Kind, PlaneRecord
 from vfsd.store.geometry import ArrayGeometry, GeometryError
 from vfsd.store.planes import decode_plane, decode_plane_range
 from vfsd.store.storage import LocalStorage, ObjectReader
+from vfsd.store.strips import RecentStrips
 
 # An index of a field's shard is some hundred bytes; this many cover a whole plate of 384 wells and 9 fields.
 CACHED_INDEXES = 4096
@@ -38,13 +48,14 @@ PIECE = 4 << 20
 
 @final
 class ShardIndexes:
-    """Shard indexes by key, read once. Thread-safe: the lock covers the table, never a read.
+    """Shard indexes by key, read once; and `strips`, what was encoded last. Thread-safe: the lock covers the table, never a read.
 
     An index whose reading began before a `forget` is used once and not kept: its shard may have been replaced.
     """
 
     def __init__(self, reader: ObjectReader) -> None:
         self._reader = reader
+        self.strips = RecentStrips()
         self._lock = threading.Lock()
         self._forgotten = 0
         self._indexes: OrderedDict[bytes, ShardIndex] = OrderedDict()
@@ -83,6 +94,7 @@ class ShardIndexes:
         with self._lock:
             self._forgotten += 1
             self._indexes.clear()
+        self.strips.clear()
 
 
 @final
@@ -204,7 +216,7 @@ class StoredFile:
         layout = self.skeleton.layout
         place_rest(out, self.skeleton)
         for number, (page, plane) in enumerate(zip(layout.pages, self.planes, strict=True)):
-            if len(page.segments) == 1:
+            if is_direct(page):
                 segment = page.segments[0]
                 target = out[segment.offset : segment.offset + segment.length]
                 self._decode(plane, target)
@@ -213,7 +225,10 @@ class StoredFile:
             else:
                 scratch = np.empty(page.nbytes, np.uint8).data
                 self._decode(plane, scratch)
-                place_plane(out, layout, number, scratch)
+                try:
+                    place_plane(out, layout, number, scratch)
+                except StripError as error:
+                    raise StoredDataDamaged(str(error), path=plane.shard_key) from error
 
     def _decode(self, plane: StoredPlane, out: memoryview) -> None:
         try:
@@ -263,26 +278,52 @@ class StoredFile:
         layout = self.skeleton.layout
         for run in layout.locate(offset, size):
             start = run.file_offset - offset
-            self._read_run(layout.pages[run.page], run.page, run.plane_offset, out[start : start + run.length])
+            if layout.pages[run.page].coding is None:
+                self._read_run(run, out[start : start + run.length])
+            else:
+                skip = run.file_offset - layout.pages[run.page].segments[run.segment].offset
+                out[start : start + run.length] = self._strip(run)[skip : skip + run.length]
         return bytes(out)
 
-    def _read_run(self, page: PageLayout, number: int, plane_offset: int, out: memoryview) -> None:
+    def _strip(self, run: PixelRun) -> bytes:
+        """The codes of a whole compressed strip: it was made just now, or is made of its rows."""
+        key = (self.record.ino, self.record.version, run.page, run.segment)
+        return self._shards.strips.get(key, lambda: self._make_strip(run))
+
+    def _make_strip(self, run: PixelRun) -> bytes:
         assert self.skeleton is not None
-        plane = self.planes[number]
-        itemsize = page.dtype.itemsize if self.skeleton.layout.big_endian else 1
+        layout, plane = self.skeleton.layout, self.planes[run.page]
+        page = layout.pages[run.page]
+        start, length = page.strip_place(run.segment)
+        rows = np.empty(length, np.uint8).data
+        self._decode_part(plane, start, rows)
+        strip = bytearray(page.segments[run.segment].length)
+        try:
+            encode_strip(layout, page, run.segment, rows, memoryview(strip))
+        except StripError as error:
+            raise StoredDataDamaged(str(error), path=plane.shard_key) from error
+        return bytes(strip)
+
+    def _read_run(self, run: PixelRun, out: memoryview) -> None:
+        assert self.skeleton is not None
+        layout, plane, plane_offset = self.skeleton.layout, self.planes[run.page], run.plane_offset
+        itemsize = layout.pages[run.page].dtype.itemsize if layout.big_endian else 1
         before = plane_offset % itemsize
         length = -(-(before + len(out)) // itemsize) * itemsize
         direct = itemsize == 1
         target = out if direct else memoryview(bytearray(length))
+        self._decode_part(plane, plane_offset - before, target)
+        if not direct:
+            swap_in_place(target, itemsize)
+            out[:] = target[before : before + len(out)]
+
+    def _decode_part(self, plane: StoredPlane, offset: int, out: memoryview) -> None:
         try:
-            absent = decode_plane_range(plane.reader(self._shards), plane.geometry, plane_offset - before, target)
+            absent = decode_plane_range(plane.reader(self._shards), plane.geometry, offset, out)
         except (FrameError, GeometryError) as error:
             raise StoredDataDamaged(str(error), path=plane.array_key) from error
         if absent:
             raise StoredDataDamaged(f"has no chunk for the plane {plane.index}", path=plane.shard_key)
-        if not direct:
-            swap_in_place(target, itemsize)
-            out[:] = target[before : before + len(out)]
 
     # --- for people and programs
 

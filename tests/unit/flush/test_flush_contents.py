@@ -50,6 +50,14 @@ KINDS: dict[str, Callable[[], dict[bytes, bytes]]] = {
     "plate": lambda: plate_files(b"a/plate") | {b"a/plate/P.HTD": b'"HTSInfoFile", Version 1.0\n"EndFile"\n'},
     "plate at the root": lambda: plate_files(),
     "compressed plate": lambda: {plate_path("A01", site): tiff(pixels(site), compression="zlib") for site in (1, 2)},
+    "lzw plate": lambda: {plate_path("A01", site): tiff(pixels(site), compression="lzw") for site in (1, 2)},
+    "lzw and others in a plate": lambda: {
+        plate_path("A01", 1): tiff(pixels(1), compression="lzw", predictor=True, byteorder=">"),
+        plate_path("A01", 2): tiff(pixels(2), compression="zlib"),
+        plate_path("A01", 3): tiff(pixels(3)),
+    },
+    "lzw stack": lambda: stack_files(b"ls", 4, compression="lzw", rowsperstrip=7, byteorder=">"),
+    "lzw pages": lambda: {b"lp/pages.tif": hyperstack(5, (32, 36), compression="lzw", predictor=True)},
     "two shapes in a plate": lambda: plate_files() | {plate_path("C03", 1): tiff(pixels(9, (20, 25)))},
     "projection": lambda: plate_files() | {plate_path("A01", 1, z=0): tiff(pixels(8))},
     "big-endian": lambda: stack_files(b"be", 4, byteorder=">"),
@@ -190,6 +198,8 @@ OVERWRITES = {
     "plain to planes": (b"not yet an image", SAME_SHAPE),
     "planes to compressed": (tiff(pixels(1)), tiff(pixels(2), compression="zlib")),
     "compressed to planes": (tiff(pixels(2), compression="zlib"), SAME_SHAPE),
+    "planes to lzw": (tiff(pixels(1)), tiff(pixels(2), compression="lzw")),
+    "lzw to compressed": (tiff(pixels(1), compression="lzw"), tiff(pixels(2), compression="zlib")),
 }
 
 

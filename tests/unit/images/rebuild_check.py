@@ -9,10 +9,12 @@ from vfsd.images import (
     Skeleton,
     TiffLayout,
     analyse_tiff,
+    encode_strip,
     extract_skeleton,
-    read_plane,
+    load_plane,
     rebuild_into,
     swap_in_place,
+    take_plane,
 )
 
 
@@ -22,12 +24,10 @@ def take_apart(data: bytes | bytearray) -> tuple[Skeleton, list[np.ndarray]]:
         layout = analyse_tiff(fd)
         skeleton = extract_skeleton(fd, layout)
         planes = []
-        for page in layout.pages:
-            buffer = bytearray(page.nbytes)
-            read_plane(fd, page, buffer)
-            if layout.big_endian:
-                swap_in_place(buffer, page.dtype.itemsize)
-            planes.append(np.frombuffer(buffer, page.dtype).reshape(page.shape))
+        for number, page in enumerate(layout.pages):
+            plane = load_plane(fd, layout, number)
+            assert take_plane(memoryview(bytearray(data)), layout, number) == plane
+            planes.append(np.frombuffer(plane, page.dtype).reshape(page.shape))
     return skeleton, planes
 
 
@@ -54,12 +54,22 @@ def check_range(data: bytes | bytearray, skeleton: Skeleton, offset: int, length
     stop = min(offset + length, len(data))
     result = bytearray(max(stop - offset, 0))
     covered = 0
-    for run in skeleton.layout.locate(offset, length):
-        page = skeleton.layout.pages[run.page]
-        plane = bytearray(page.nbytes)
+    layout = skeleton.layout
+    for run in layout.locate(offset, length):
+        page = layout.pages[run.page]
         with as_file(data) as fd:
-            read_plane(fd, page, plane)
-        piece = plane[run.plane_offset : run.plane_offset + run.length]
+            plane = load_plane(fd, layout, run.page)
+        if page.coding is None:
+            if layout.big_endian:
+                swap_in_place(plane, page.dtype.itemsize)
+            piece = plane[run.plane_offset : run.plane_offset + run.length]
+        else:
+            segment = page.segments[run.segment]
+            start, size = page.strip_place(run.segment)
+            assert start == run.plane_offset
+            strip = memoryview(bytearray(segment.length))
+            encode_strip(layout, page, run.segment, plane[start : start + size], strip)
+            piece = strip[run.file_offset - segment.offset :][: run.length]
         result[run.file_offset - offset : run.file_offset - offset + run.length] = piece
         covered += run.length
     for position, piece in skeleton.read_rest(offset, length):

@@ -74,7 +74,7 @@ def test_what_is_no_tiff_is_named(data: bytes, reason: str) -> None:
 @pytest.mark.parametrize(
     ("tag", "reason"),
     [
-        (Tag(259, SHORT, [5]), "compressed (LZW)"),
+        (Tag(259, SHORT, [5]), "compressed (LZW: the strip does not begin with a Clear code)"),
         (Tag(259, SHORT, [8]), "compressed (deflate)"),
         (Tag(259, SHORT, [7]), "compressed (JPEG)"),
         (Tag(259, SHORT, [12345]), "compressed (scheme 12345)"),
