@@ -1,8 +1,9 @@
 """The journal: every change of the tree since the last commit of the catalogue, and where dirty bytes are.
 
-One SQLite database in the mount's state folder, which must not lie on a network file system. Each change is recorded
-before it is answered; a killed daemon therefore loses nothing. Against power loss the database is consistent at any time,
-and a change survives once `sync` has returned: one fsync of the write-ahead log, shared by all who wait for it.
+One SQLite database in the mount's state folder, which must not lie on a network file system, and a log of the newest
+changes beside it (`rows`). Each change is in the log before it is answered; a killed daemon therefore loses nothing.
+Against power loss the database is consistent at any time, and a change survives once `sync` has returned: a commit, and
+one fsync of SQLite's write-ahead log, shared by all who wait for it.
 
 Its `inode`, `entry` and `xattr` tables have the catalogue's shapes, and its rows replace the catalogue's rows of the same
 key. A commit of the catalogue merges the rows in and deletes them here.
@@ -15,11 +16,11 @@ locks (https://sqlite.org/howtocorrupt.html, 2.2).
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -27,50 +28,27 @@ from typing import Any, final
 import trio
 
 from vfsd.errors import UnfitError
-from vfsd.store.catalogue import (
-    ENTRY_COLUMNS,
-    FIRST_FREE_INO,
-    INODE_COLUMNS,
-    XATTR_COLUMNS,
-    InodeRecord,
-    record_from_row,
-    record_values,
-)
+from vfsd.store.catalogue import FIRST_FREE_INO, InodeRecord, record_from_row, record_values
 from vfsd.tiers import TierName
+from vfsd.tree.rows import (
+    CHECKPOINT_BYTES,
+    DROP_ENTRIES,
+    DROP_ENTRY,
+    DROP_INODE,
+    FIELDS,
+    PUT_ENTRY,
+    PUT_INODE,
+    PUT_META,
+    SET_XATTRS,
+    Rows,
+)
 
 log = logging.getLogger("vfsd.tree")
 
 # Inode numbers are taken from the database in blocks, so that making a file does not update a counter row each time; a
 # crash skips the rest of a block, and numbers are never reused.
 INO_BLOCK = 1024
-# The log is copied back into the database when it has grown to this, on a thread: an automatic checkpoint would stall one
-# change in a few hundred for milliseconds.
-CHECKPOINT_BYTES = 32 << 20
-SCHEMA_VERSION = 1
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS meta (
-    key   TEXT PRIMARY KEY,       -- next_ino: first number of the next block; store: id of the store it belongs to;
-                                  -- boot: the kernel's boot id when a mount last recovered from this journal
-    value BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS inode ({INODE_COLUMNS},
-    tier       TEXT,              -- "ram" or "cache": the bytes are in the tier file <ino>.<version>; NULL: where kind
-                                  -- says. FRESH always has one.
-    own_xattrs INTEGER NOT NULL,  -- 1: this journal's xattr rows are all there are; 0: the catalogue's or source's count
-    unsettled  INTEGER NOT NULL   -- 1: the tier file took the place of durable bytes and was not synced since, so that
-                                  -- after a restart of the machine the durable ones count; 0 without a tier
-);
-CREATE TABLE IF NOT EXISTS entry ({ENTRY_COLUMNS}) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS entry_of_inode ON entry (ino);
-CREATE TABLE IF NOT EXISTS xattr ({XATTR_COLUMNS}) WITHOUT ROWID;
-"""
-
-_FIELDS = (
-    "ino, kind, mode, uid, gid, nlink, size, atime, mtime, ctime, rdev, origin, opaque, target, location, skeleton, "
-    "digest, version, tier, own_xattrs, unsettled"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +74,15 @@ class Journal:
 
     def __init__(self, path: Path, store_id: str) -> None:
         self.path = path
-        self._depth = 0
-        self._changes = 1  # what an earlier daemon recorded may not be durable yet
+        self._rows = Rows(path)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-        except sqlite3.Error as error:
-            raise UnfitError(f"the journal cannot be used ({error})", path=path) from error
-        try:
-            self._prepare(store_id)
+            owner = self._meta("store")
+            if owner is None:
+                self._set_meta("store", store_id)
+            elif owner != store_id:
+                raise UnfitError("the journal belongs to another store", path=path)
         except BaseException:
-            self._db.close()
+            self._rows.close()
             raise
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -118,32 +95,9 @@ class Journal:
         self._sync_failure: OSError | None = None
         self._names_synced = False
 
-    def _prepare(self, store_id: str) -> None:
-        """Settings, tables, and whose journal this is; raises UnfitError."""
-        try:
-            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            if version > SCHEMA_VERSION:
-                raise UnfitError("was written by a newer vfsd", path=self.path, remedy="Use that newer vfsd")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA wal_autocheckpoint = 0")
-            # a log that starts anew after a checkpoint is cut to this, so that its size says when the next one is due
-            self._db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            owner = self._meta("store")
-            if owner is None:
-                self._set_meta("store", store_id)
-        except (sqlite3.Error, OSError) as error:
-            raise UnfitError(f"the journal cannot be used ({error})", path=self.path) from error
-        if owner not in (None, store_id):
-            raise UnfitError("the journal belongs to another store", path=self.path)
-
     def close(self) -> None:
-        """Copy the log back and close; nothing may be pending."""
-        with contextlib.suppress(sqlite3.Error):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.close()
+        """Bring everything into the database file and close."""
+        self._rows.close()
         for fd in (self._wal, self._file, self._folder):
             os.close(fd)
 
@@ -183,113 +137,81 @@ class Journal:
 
     # --- changing
 
-    @contextlib.contextmanager
-    def change(self) -> Iterator[None]:
+    def change(self) -> AbstractContextManager[None]:
         """All that is recorded within happens together, or, after an exception, not at all. May be nested; no awaits within."""
-        if self._depth:
-            yield
-            return
-        self._depth = 1
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._roll_back()
-                raise
-            self._changes += 1
-        except sqlite3.Error as error:
-            raise _as_os_error(error, self.path) from error
-        finally:
-            self._depth = 0
-
-    def _roll_back(self) -> None:
-        """A full disk may have rolled the change back already, or left it open after a failed COMMIT."""
-        if self._db.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
+        return self._rows.change()
 
     def put_inode(self, record: InodeRecord, tier: TierName | None, own_xattrs: bool, unsettled: bool = False) -> None:
         """Insert or replace a row."""
-        self._execute(
-            f"INSERT OR REPLACE INTO inode ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (*record_values(record), tier, int(own_xattrs), int(unsettled)),
-        )
+        values = (*record_values(record), tier, int(own_xattrs), int(unsettled))
+        self._rows.note((PUT_INODE, record.ino), (PUT_INODE, values))
 
     def drop_inode(self, ino: int) -> None:
         """The journal has nothing to say of this inode any more."""
-        self._execute("DELETE FROM inode WHERE ino = ?", (ino,))
-        self._execute("DELETE FROM xattr WHERE ino = ?", (ino,))
+        with self.change():
+            self._rows.note((PUT_INODE, ino), (DROP_INODE, (ino,)))
+            self._rows.note((SET_XATTRS, ino), (SET_XATTRS, (ino, ())))
 
     def put_entry(self, parent: int, name: bytes, ino: int) -> None:
         """Insert or replace an entry; ino 0 is a whiteout."""
-        self._execute("INSERT OR REPLACE INTO entry VALUES (?,?,?)", (parent, name, ino))
+        self._rows.note((PUT_ENTRY, parent, name), (PUT_ENTRY, (parent, name, ino)))
 
     def drop_entry(self, parent: int, name: bytes) -> None:
         """The journal has nothing to say of this name any more."""
-        self._execute("DELETE FROM entry WHERE parent = ? AND name = ?", (parent, name))
+        self._rows.note((PUT_ENTRY, parent, name), (DROP_ENTRY, (parent, name)))
 
     def drop_entries_of(self, parent: int) -> None:
         """The journal has nothing to say of any name in this directory any more."""
-        self._execute("DELETE FROM entry WHERE parent = ?", (parent,))
+        self._rows.note((DROP_ENTRIES, parent), (DROP_ENTRIES, (parent,)))
 
     def set_xattrs(self, ino: int, attributes: dict[bytes, bytes]) -> None:
         """Replace all extended attributes that the journal has for an inode."""
-        self._execute("DELETE FROM xattr WHERE ino = ?", (ino,))
-        for name, value in attributes.items():
-            self._execute("INSERT INTO xattr VALUES (?,?,?)", (ino, name, value))
-
-    def _execute(self, statement: str, values: tuple[Any, ...]) -> None:
-        try:
-            self._db.execute(statement, values)
-        except sqlite3.Error as error:
-            raise _as_os_error(error, self.path) from error
-        if not self._depth:
-            self._changes += 1
+        self._rows.note((SET_XATTRS, ino), (SET_XATTRS, (ino, tuple(attributes.items()))))
 
     # --- reading
 
     def inode(self, ino: int) -> JournalRecord | None:
         """The row of an inode, or None."""
-        row = self._db.execute(f"SELECT {_FIELDS} FROM inode WHERE ino = ?", (ino,)).fetchone()
+        row = self._rows.select(f"SELECT {FIELDS} FROM inode WHERE ino = ?", (ino,)).fetchone()
         return None if row is None else _journal_record(row)
 
     def inodes(self) -> list[JournalRecord]:
         """All rows of `inode`."""
-        return [_journal_record(row) for row in self._db.execute(f"SELECT {_FIELDS} FROM inode ORDER BY ino")]
+        return [_journal_record(row) for row in self._rows.select(f"SELECT {FIELDS} FROM inode ORDER BY ino")]
 
     def entries(self, parent: int) -> list[tuple[bytes, int]]:
         """(name, ino) of each row of a directory; ino 0 is a whiteout."""
-        return self._db.execute("SELECT name, ino FROM entry WHERE parent = ?", (parent,)).fetchall()
+        return self._rows.select("SELECT name, ino FROM entry WHERE parent = ?", (parent,)).fetchall()
 
     def entry(self, parent: int, name: bytes) -> int | None:
         """The inode number under a name (0: whiteout), or None."""
-        row = self._db.execute("SELECT ino FROM entry WHERE parent = ? AND name = ?", (parent, name)).fetchone()
+        row = self._rows.select("SELECT ino FROM entry WHERE parent = ? AND name = ?", (parent, name)).fetchone()
         return None if row is None else int(row[0])
 
     def all_entries(self) -> list[tuple[int, bytes, int]]:
         """(parent, name, ino) of every row."""
-        return self._db.execute("SELECT parent, name, ino FROM entry ORDER BY parent, name").fetchall()
+        return self._rows.select("SELECT parent, name, ino FROM entry ORDER BY parent, name").fetchall()
 
     def names_of(self, ino: int) -> list[tuple[int, bytes]]:
         """(parent, name) of each row that leads to an inode."""
-        return self._db.execute("SELECT parent, name FROM entry WHERE ino = ? ORDER BY parent, name", (ino,)).fetchall()
+        return self._rows.select(
+            "SELECT parent, name FROM entry WHERE ino = ? ORDER BY parent, name", (ino,)
+        ).fetchall()
 
     def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """The extended attributes that the journal has for an inode."""
-        return dict(self._db.execute("SELECT name, value FROM xattr WHERE ino = ?", (ino,)).fetchall())
+        return dict(self._rows.select("SELECT name, value FROM xattr WHERE ino = ?", (ino,)).fetchall())
 
     def is_empty(self) -> bool:
         """Whether nothing is recorded that the catalogue does not know."""
-        row = self._db.execute("SELECT (SELECT count(*) FROM inode) + (SELECT count(*) FROM entry)").fetchone()
+        row = self._rows.select("SELECT (SELECT count(*) FROM inode) + (SELECT count(*) FROM entry)").fetchone()
         return int(row[0]) == 0
 
     # --- durability
 
     def after_sync(self, action: Callable[[], None]) -> None:
         """Do this once everything recorded so far is durable (used to delete files that no row names any more)."""
-        self._after_sync.append((self._changes + self._depth, action))
+        self._after_sync.append((self._rows.changes + bool(self._rows.depth), action))
 
     @property
     def waiting(self) -> bool:
@@ -305,7 +227,7 @@ class Journal:
             The log could not be synced, now or earlier: the kernel reports that once and may then forget the bytes, so
             no later success could be believed.
         """
-        wanted = self._changes
+        wanted = self._rows.changes
         async with self._syncing:
             if self._synced < wanted:
                 await self._sync_log()
@@ -322,7 +244,8 @@ class Journal:
     async def _sync_log(self) -> None:
         if self._sync_failure is not None:
             raise OSError(self._sync_failure.errno, "the journal could not be synced earlier", os.fspath(self.path))
-        covered = self._changes
+        self._rows.commit()
+        covered = self._rows.changes
         try:
             await trio.to_thread.run_sync(self._fsync)
         except OSError as error:
@@ -346,11 +269,11 @@ class Journal:
             log.warning("checkpoint_failed error=%s", error)
 
     def _meta(self, key: str) -> Any:
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = self._rows.select("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else row[0]
 
     def _set_meta(self, key: str, value: int | str) -> None:
-        self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._rows.note((PUT_META, key), (PUT_META, (key, value)))
 
 
 def _boot_id() -> str:
@@ -363,10 +286,3 @@ def _boot_id() -> str:
 
 def _journal_record(row: tuple[Any, ...]) -> JournalRecord:
     return JournalRecord(record_from_row(row), row[18], bool(row[19]), bool(row[20]))
-
-
-def _as_os_error(error: sqlite3.Error, path: Path) -> OSError:
-    """A journal that cannot be written is an I/O error of the operation that wanted it, ENOSPC on a full disk."""
-
-    number = errno.ENOSPC if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL" else errno.EIO
-    return OSError(number, f"the journal cannot be written ({error})", os.fspath(path))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tree_bench import CALLER, EARLY_NS, MIB, Bench, Program, run
 
-from vfsd.tree import RENAME_EXCHANGE
+from vfsd.tree import RENAME_EXCHANGE, rows
 
 # --- kill -9
 
@@ -354,7 +354,7 @@ async def _picture(program: Program) -> dict[bytes, Any]:
 
 
 @pytest.mark.parametrize("number", range(18))
-@pytest.mark.parametrize("when", ["begin", "middle", "commit"])
+@pytest.mark.parametrize("when", ["begin", "middle", "log", "read"])
 def test_an_operation_that_cannot_be_recorded_has_not_happened(
     bench: Bench, number: int, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,31 +389,43 @@ def test_an_operation_that_cannot_be_recorded_has_not_happened(
 
 
 def _break(program: Program, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal's disk is full: at the first statement of a change, at a later one, or at its commit."""
-    journal = program.tree.journal
-    database = journal._db
+    """The journal's disk is full: before a change, in its middle, when it is logged, or then after a part of it was read."""
+    recorded = program.tree.journal._rows
+    database, note, noted = recorded.db, recorded.note, []
+    full = OSError(errno.ENOSPC, "full")
 
     class Full:
-        """SQLite as it is, but for the statement that fails."""
-
-        changes = 0
+        """SQLite as it is, but for a commit, which fails."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(database, name)
 
         def execute(self, statement: str, *values: Any) -> Any:
-            word = statement.split()[0]
-            writes = word in ("INSERT", "DELETE")
-            self.changes += writes
-            if (
-                (when == "begin" and word == "BEGIN")
-                or (when == "middle" and writes and self.changes == 2)
-                or (when in ("middle", "commit") and word == "COMMIT")
-                or (writes and not database.in_transaction)
-            ):
+            if statement == "COMMIT":
                 error = sqlite3.OperationalError("database or disk is full")
                 error.sqlite_errorname = "SQLITE_FULL"
                 raise error
             return database.execute(statement, *values)
 
-    monkeypatch.setattr(journal, "_db", Full())
+    def note_one(*arguments: Any) -> None:
+        noted.append(arguments)
+        if len(noted) == 2:
+            raise full
+        note(*arguments)
+
+    def note_and_read(*arguments: Any) -> None:
+        note(*arguments)
+        recorded.select("SELECT 1")
+
+    def append(number: int, operations: Any) -> None:
+        raise full
+
+    if when == "begin":
+        monkeypatch.setattr(rows, "COMMIT_OPERATIONS", 1)
+        monkeypatch.setattr(recorded, "db", Full())
+    elif when == "middle":
+        monkeypatch.setattr(recorded, "note", note_one)
+    if when in ("middle", "log", "read"):
+        monkeypatch.setattr(recorded._log, "append", append)
+    if when == "read":
+        monkeypatch.setattr(recorded, "note", note_and_read)

@@ -181,7 +181,8 @@ class Bench:
     def kill(self) -> None:
         """kill -9: what the kernel has of the journal and of the tiers stays, and nothing else happens."""
         journal = self.tree.journal.path if self.tree is not None else self.state
-        kept = {path: path.read_bytes() for path in (journal, journal.with_name(f"{journal.name}-wal"))}
+        files = [journal.with_name(journal.name + end) for end in ("", "-wal", "-changes")]
+        kept = {path: path.read_bytes() for path in files}
         self.unmount()
         for path, data in kept.items():
             path.write_bytes(data)
