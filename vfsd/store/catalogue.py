@@ -92,6 +92,16 @@ class InodeRecord:
     digest: bytes | None = None
     version: int = 0
 
+    def changed(self, **fields: Any) -> InodeRecord:
+        """A copy with other values in some fields; `dataclasses.replace` takes five times as long."""
+        copy = InodeRecord(
+            self.ino, self.kind, self.mode, self.uid, self.gid, self.nlink, self.size, self.atime, self.mtime, self.ctime,
+            self.rdev, self.origin, self.opaque, self.target, self.location, self.skeleton, self.digest, self.version,
+        )  # fmt: skip
+        for name, value in fields.items():
+            setattr(copy, name, value)
+        return copy
+
     def placed_as(self, committed: InodeRecord) -> InodeRecord:
         """These attributes, with the bytes where the catalogue has them: a row may be older than the last commit."""
         if committed.kind not in (Kind.PLANES, Kind.PLAIN):

@@ -1,8 +1,8 @@
 """Reading a range of a real file without ever blocking the event loop on a disk.
 
 tmpfs answers at once (and refuses RWF_NOWAIT). Elsewhere the page cache is asked first with RWF_NOWAIT; a short count
-there only says that the rest is not cached, and FUSE would take it for the end of the file, so the rest is read in a
-thread.
+there may only say that the rest is not cached, and FUSE would take it for the end of the file, so the rest is asked for
+again, and read in a thread unless the file ends there.
 """
 
 from __future__ import annotations
@@ -28,9 +28,19 @@ async def read_disk(fd: int, offset: int, size: int) -> bytes | memoryview:
         if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
             raise
         got = 0
+    if 0 < got < size and _is_end(fd, view[got:], offset + got):
+        return view[:got]
     if got < size:
         got += await trio.to_thread.run_sync(_read_rest, fd, view[got:], offset + got)
     return view if got == size else view[:got]
+
+
+def _is_end(fd: int, out: memoryview, offset: int) -> bool:
+    """Whether the file ends here, as far as can be said at once: that a page is not cached is EAGAIN, not a count of 0."""
+    try:
+        return os.preadv(fd, [out], offset, os.RWF_NOWAIT) == 0
+    except OSError:
+        return False
 
 
 def _read_rest(fd: int, out: memoryview, offset: int) -> int:

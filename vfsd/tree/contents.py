@@ -19,7 +19,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import final
 
 import trio
@@ -175,8 +174,13 @@ class Contents:
 
     async def _open_source(self, node: Node) -> bool:
         """Open the source's file and follow its attributes; whether it is as it was when it was last opened."""
+        opener = self._source_opener(node)
+        at_once = self._open_at_once(node)
         try:
-            fd, found = await trio.to_thread.run_sync(self._open_and_stat, self._source_opener(node))
+            if at_once is None:
+                fd, found = await trio.to_thread.run_sync(self._open_and_stat, opener)
+            else:
+                fd, found = at_once, os.fstat(at_once)
         except OSError:
             self._layers.doubt(node)
             raise
@@ -188,6 +192,10 @@ class Contents:
         before, node.opened = node.opened, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         self._layers.follow(node, found)
         return before == node.opened
+
+    def _open_at_once(self, node: Node) -> int | None:
+        source, origin = self._layers.source, node.record.origin
+        return None if source is None or origin is None else source.open_at_once(origin)
 
     def _source_opener(self, node: Node) -> Callable[[], int]:
         source, origin = self._layers.source, node.record.origin
@@ -337,7 +345,7 @@ class Contents:
                 self._tiers.set_times(file, node.record.atime, node.record.mtime)
             with self._recording.change():
                 node.data, node.unsettled = file, True
-                record = replace(node.record, version=version, ctime=time.time_ns())
+                record = node.record.changed(version=version, ctime=time.time_ns())
                 if node.record.nlink == 0:
                     node.record = record  # open but unlinked: no row, the file goes with the last handle
                 else:

@@ -378,7 +378,7 @@ class Layers:
         assert directory.record.origin is not None
         listing = SourceListing((), 0)
         try:
-            found = await trio.to_thread.run_sync(self.source.stat, directory.record.origin)
+            found = await self._stat_source(directory.record.origin)
             old = fresh and trio.current_time() - directory.names_read > REVALIDATE_AFTER
             if found.st_mtime_ns == directory.source_mtime and not old:
                 return
@@ -404,6 +404,10 @@ class Layers:
             return
         if trio.current_time() - node.checked <= REVALIDATE_AFTER:
             return
+        found = self.source.stat_at_once(origin)
+        if found is not None and kind_of_mode(found.st_mode) is not Kind.SYMLINK:
+            self.follow(node, found)
+            return
         try:
             entry = await trio.to_thread.run_sync(self.source.entry, origin)
         except GONE as error:
@@ -412,6 +416,11 @@ class Layers:
                 raise OSError(errno.ESTALE, "is no longer in the source", origin) from error
             return  # whoever has it open, and what is recorded, keeps the attributes last seen
         self.follow(node, entry.found, entry.target)
+
+    async def _stat_source(self, path: bytes) -> os.stat_result:
+        assert self.source is not None
+        found = self.source.stat_at_once(path)
+        return found if found is not None else await trio.to_thread.run_sync(self.source.stat, path)
 
     def doubt(self, node: Node) -> None:
         """A source object was not as expected: look at it, and for its name, at the next lookup."""

@@ -13,8 +13,7 @@ import errno
 import os
 import stat
 import time
-from dataclasses import dataclass, replace
-from typing import final
+from typing import NamedTuple, final
 
 from vfsd.store import InodeRecord, Kind
 from vfsd.store.catalogue import kind_of_mode
@@ -33,8 +32,7 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks: the owner of what is made."""
 
     uid: int
@@ -173,7 +171,7 @@ class Names:
             raise _fail(errno.EMLINK, name)
         with self._recording.change():
             self._own(node)
-            self._recording.put(node, replace(node.record, nlink=node.record.nlink + 1, ctime=time.time_ns()))
+            self._recording.put(node, node.record.changed(nlink=node.record.nlink + 1, ctime=time.time_ns()))
             self._recording.touch_directory(directory)
             self._recording.attach(directory, name, node)
         node.lookups += 1
@@ -264,7 +262,7 @@ class Names:
         if node.places is not None:
             self._own(node)  # so that its link count is that of names in this tree
         self._recording.detach(directory, name)
-        record = replace(node.record, nlink=max(0, node.record.nlink - 1), ctime=time.time_ns())
+        record = node.record.changed(nlink=max(0, node.record.nlink - 1), ctime=time.time_ns())
         if record.nlink > 0 or (node.recorded and node.opens > 0):
             self._recording.put(node, record)  # with nlink 0: recovery throws it away
         else:
@@ -357,7 +355,7 @@ class Names:
             self._recording.record(node)
 
     def _stamp(self, node: Node) -> None:
-        self._recording.put(node, replace(node.record, ctime=time.time_ns()))
+        self._recording.put(node, node.record.changed(ctime=time.time_ns()))
 
     def _check_move(self, node: Node, target: Node, name: bytes) -> None:
         """A directory cannot move below itself."""

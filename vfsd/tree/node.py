@@ -7,8 +7,7 @@ holds newer or hydrated bytes, who has it open, and for a directory the names be
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import trio
 
@@ -17,8 +16,7 @@ from vfsd.store.catalogue import format_of_kind
 from vfsd.tiers import TierFile
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What `stat` shows; times in ns, size in bytes.
 
     `stable` says that only this mount can change what is seen, so that a kernel may cache it for long; otherwise the

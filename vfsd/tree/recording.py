@@ -9,10 +9,9 @@ Touched only by the trio thread; no awaits within a change.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from types import TracebackType
 from typing import final
 
 from vfsd.store import InodeRecord
@@ -22,13 +21,41 @@ from vfsd.tree.node import Node
 
 
 @final
+class _Change:
+    """The block of `Recording.change`; the outermost one counts."""
+
+    __slots__ = ("_depth", "_recording")
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        if not self._depth:
+            self._recording.begin()
+        self._depth += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._recording.end(problem)
+
+
+def _undo_all(undo: list[Callable[[], None]]) -> None:
+    for restore in reversed(undo):
+        restore()
+
+
+@final
 class Recording:
     """See the module.
 
     Example
     -------
     >>> with recording.change():                                                  # doctest: +SKIP
-    ...     recording.put(node, replace(node.record, nlink=2))
+    ...     recording.put(node, node.record.changed(nlink=2))
     ...     recording.attach(directory, b"another name", node)
     """
 
@@ -36,30 +63,40 @@ class Recording:
         self._layers = layers
         self.journal = layers.journal
         self._undo: list[Callable[[], None]] | None = None
+        self._remembered: set[Node] = set()
+        self._change = _Change(self)
+        self._change_of_rows = self.journal.change()
 
-    @contextlib.contextmanager
-    def change(self) -> Iterator[None]:
+    def change(self) -> _Change:
         """All that is recorded within happens together, in journal and memory; after an exception nothing has happened.
 
         May be nested; no awaits within. Nodes are changed by the methods below and by `put`, which remember what was.
         """
-        if self._undo is not None:
-            yield
-            return
-        undo = self._undo = []
+        return self._change
+
+    def begin(self) -> None:
+        """The outermost `change` begins."""
+        self._change_of_rows = self.journal.change()
+        self._change_of_rows.__enter__()
+        self._undo, self._remembered = [], set()
+
+    def end(self, problem: BaseException | None) -> None:
+        """The outermost `change` ends: memory is what it was if there was, or now is, trouble."""
+        undo, self._undo = self._undo, None
+        assert undo is not None
         try:
-            with self.journal.change():
-                yield
+            self._change_of_rows.__exit__(None if problem is None else type(problem), problem, None)
         except BaseException:
-            for restore in reversed(undo):
-                restore()
+            _undo_all(undo)
             raise
-        finally:
-            self._undo = None
+        if problem is not None:
+            _undo_all(undo)
 
     def _remember(self, node: Node) -> None:
         assert self._undo is not None, "nodes change within change() only"
-        self._undo.append(node.restorer())
+        if node not in self._remembered:  # what it was at first is what it gets back
+            self._remembered.add(node)
+            self._undo.append(node.restorer())
 
     def _set_child(self, directory: Node, name: bytes, node: Node | None) -> None:
         """Change what a name in memory leads to, so that `change` can put it back."""
@@ -101,7 +138,7 @@ class Recording:
         self._remember(node)
         data = node.data if node.dirty else None
         if data is not None:
-            node.record = replace(node.record, size=data.size, mtime=data.mtime)
+            node.record = node.record.changed(size=data.size, mtime=data.mtime)
         places = self._leave_source(node)
         self.journal.put_inode(
             node.record, None if data is None else data.tier, node.own_xattrs, data is not None and node.unsettled
@@ -118,7 +155,7 @@ class Recording:
         if node.places is not None:
             places, node.places = list(node.places), None
             if node.record.nlink > 0:
-                node.record = replace(node.record, nlink=len(places))
+                node.record = node.record.changed(nlink=len(places))
             return places
         return [] if node.parent is None else [(node.parent, node.name)]
 
@@ -140,7 +177,7 @@ class Recording:
         """A name in a directory came or went: its times, and its link count."""
         now = time.time_ns()
         nlink = max(2, directory.record.nlink + links)
-        self.put(directory, replace(directory.record, mtime=now, ctime=now, nlink=nlink))
+        self.put(directory, directory.record.changed(mtime=now, ctime=now, nlink=nlink))
 
     def attach(self, directory: Node, name: bytes, node: Node) -> None:
         """A name now leads to a node."""
@@ -163,6 +200,8 @@ class Recording:
 
     def _other_place(self, node: Node) -> tuple[Node | None, bytes]:
         """A name that is left of a node that lost the one it was last found under."""
+        if node.record.nlink <= 1 or node.is_directory:
+            return None, b""
         for parent, name in self._layers.names_of(node.ino):
             if parent in self._layers.nodes:
                 return self._layers.nodes[parent], name
@@ -179,7 +218,7 @@ class Recording:
         self.detach(directory, name)
         self.journal.drop_entries_of(node.ino)
         self.forget_row(node)
-        node.record = replace(node.record, nlink=0, opaque=True)
+        node.record = node.record.changed(nlink=0, opaque=True)
         node.children = {}
 
     def shadowed(self, directory: Node, name: bytes) -> bool:

@@ -1,7 +1,8 @@
 """The source directory, read only: held by a descriptor, so that it may be moved or mounted over.
 
-Every call may sleep on a slow disk or network: the tree calls them in threads. Nothing here opens for writing, follows a
-symbolic link at the end of a path, or changes an access time where the kernel lets us avoid it.
+Every call may sleep on a slow disk or network, but for those `_at_once`: the tree calls them in threads. Nothing here
+opens for writing, follows a symbolic link at the end of a path, or changes an access time where the kernel lets us avoid
+it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import final
 import xxhash
 
 from vfsd.store.catalogue import ROOT_INO, SOURCE_INO_BASE, InodeRecord, Kind, kind_of_mode
+from vfsd.tree.cached_paths import CachedPaths
 
 # A directory that changed less than this before it was read may change again without a new mtime: file systems count time
 # in steps (10 ms on ext4 at HZ=100, 2 s on FAT).
@@ -98,6 +100,7 @@ class Source:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._cached = CachedPaths(self._fd)
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -108,6 +111,18 @@ class Source:
         if path == b"":
             return os.fstat(self._fd)
         return os.stat(path, dir_fd=self._fd, follow_symlinks=False)
+
+    def stat_at_once(self, path: bytes) -> os.stat_result | None:
+        """`lstat` of an object that the kernel has in memory; None where asking it in a thread may tell more."""
+        return os.fstat(self._fd) if path == b"" else self._cached.stat(path)
+
+    def open_at_once(self, path: bytes) -> int | None:
+        """As `open`, where that cannot sleep; None where it may, or fails."""
+        fd = self._cached.open(path)
+        if fd is not None and kind_of_mode(os.fstat(fd).st_mode) is not Kind.SOURCE:
+            os.close(fd)
+            return None
+        return fd
 
     def entry(self, path: bytes) -> SourceEntry:
         """One object with all that a listing would say of it."""
