@@ -5,20 +5,27 @@ BIN := $(CURDIR)/$(VENV)/bin
 
 # What pyfuse3 is built with (it has no wheels), and what mounts; then what only the tests use.
 PACKAGES := libfuse3-dev fuse3 pkg-config gcc libc6-dev python3-dev python3-venv attr imagej rsync strace xauth xvfb
+# What only `make posix` (its suite makes names with openssl) and `make stress` run.
+POSIX_PACKAGES := openssl
+STRESS_PACKAGES := dbench fio stress-ng
 
-.PHONY: setup demo test lint unit bench clean
-
-setup: $(VENV)/.ready
+.PHONY: setup demo test lint unit bench posix stress clean
 
 # Asks the package manager only for what is not there, so that the second time costs nothing.
-$(VENV)/.system: Makefile
-	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+define install
+	@missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then \
 	  if ! command -v apt-get >/dev/null; then echo "Please install by hand: $$missing" >&2; exit 1; fi; \
 	  root=; [ "$$(id -u)" = 0 ] || root=sudo; \
 	  echo "Installing: $$missing"; \
 	  $$root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
+endef
+
+setup: $(VENV)/.ready
+
+$(VENV)/.system: Makefile
+	$(call install,$(PACKAGES))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vfsd needs Python 3.11 or newer; say which: make PYTHON=python3.12" >&2; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@touch $@
@@ -45,6 +52,15 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks
+
+# Programs of others that look for differences from a local file system: see tests/conformance/.
+posix: setup
+	$(call install,$(POSIX_PACKAGES))
+	@PYTHONPATH=tests $(BIN)/python -m conformance.posix $(PJDFSTEST) $(ARGS)
+
+stress: setup
+	$(call install,$(STRESS_PACKAGES))
+	@PYTHONPATH=tests $(BIN)/python -m conformance.stress $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

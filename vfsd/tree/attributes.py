@@ -23,9 +23,10 @@ from vfsd.tree.layers import Layers
 from vfsd.tree.node import Attributes, Node
 from vfsd.tree.recording import Recording
 
-# Linux's limits for one attribute and for the list of names (include/uapi/linux/limits.h).
+# Linux's limits for one attribute, and for the list of names that it can hand out (include/uapi/linux/limits.h).
 XATTR_NAME_MAX = 255
 XATTR_SIZE_MAX = 65536
+XATTR_LIST_MAX = 65536
 
 TIER_XATTR = b"user.vfsd.tier"
 LOCATION_XATTR = b"user.vfsd.location"
@@ -140,17 +141,21 @@ class AttributeOperations:
             return json.dumps(self.location(node), sort_keys=True).encode()
         if not name.startswith(b"user."):
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-        value = (await self._stored_xattrs(node)).get(name)
+        if node.own_xattrs:
+            value = self._layers.journal.xattr(node.ino, name)
+        else:
+            value = (await self._stored_xattrs(node)).get(name)
         if value is None:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
         return value
 
     async def listxattr(self, ino: int) -> list[bytes]:
         """Names of the stored extended attributes (ours are answered, but not listed, so that copies leave them)."""
-        return list(await self._stored_xattrs(self._layers.node(ino)))
+        node = self._layers.node(ino)
+        return self._layers.journal.xattr_names(ino) if node.own_xattrs else list(await self._stored_xattrs(node))
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        """Set an extended attribute in `user.`."""
+        """Set an extended attribute in `user.`; raises ENOSPC where `listxattr` could not answer all names any more."""
         node = self._writable_for_xattr(ino, name)
         if len(name) > XATTR_NAME_MAX:
             raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
@@ -160,23 +165,24 @@ class AttributeOperations:
             await self._move(node, value)
             return
         async with self._layers.gate(node):
-            attributes = dict(await self._stored_xattrs(node))
-            if flags & XATTR_CREATE and name in attributes:
+            below = await self._xattrs_below(node)
+            known = self._has_xattr(node, below, name)
+            if flags & XATTR_CREATE and known:
                 raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-            if flags & XATTR_REPLACE and name not in attributes:
+            if flags & XATTR_REPLACE and not known:
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-            attributes[name] = value
-            self._put_xattrs(node, attributes)
+            if not known and self._xattr_list_size(node, below) + len(name) + 1 > XATTR_LIST_MAX:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._put_xattr(node, below, name, value)
 
     async def removexattr(self, ino: int, name: bytes) -> None:
         """Remove an extended attribute; raises ENODATA."""
         node = self._writable_for_xattr(ino, name)
         async with self._layers.gate(node):
-            attributes = dict(await self._stored_xattrs(node))
-            if name not in attributes:
+            below = await self._xattrs_below(node)
+            if not self._has_xattr(node, below, name):
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-            del attributes[name]
-            self._put_xattrs(node, attributes)
+            self._put_xattr(node, below, name, None)
 
     def _writable_for_xattr(self, ino: int, name: bytes) -> Node:
         if self._read_only:
@@ -201,9 +207,22 @@ class AttributeOperations:
             return await trio.to_thread.run_sync(source.xattrs, origin)
         return self._layers.store.catalogue.xattrs(node.ino)
 
-    def _put_xattrs(self, node: Node, attributes: dict[bytes, bytes]) -> None:
+    async def _xattrs_below(self, node: Node) -> dict[bytes, bytes] | None:
+        """What the journal must take over from a layer below before it changes one; None: it has them all already."""
+        return None if node.own_xattrs else await self._stored_xattrs(node)
+
+    def _has_xattr(self, node: Node, below: dict[bytes, bytes] | None, name: bytes) -> bool:
+        return self._layers.journal.xattr(node.ino, name) is not None if below is None else name in below
+
+    def _xattr_list_size(self, node: Node, below: dict[bytes, bytes] | None) -> int:
+        names = self._layers.journal.xattr_names(node.ino) if below is None else below
+        return sum(len(name) + 1 for name in names)
+
+    def _put_xattr(self, node: Node, below: dict[bytes, bytes] | None, name: bytes, value: bytes | None) -> None:
         with self._recording.change():
-            self._recording.put_xattrs(node, attributes)
+            if below is not None:
+                self._recording.put_xattrs(node, below)
+            self._recording.put_xattr(node, name, value)
             self._recording.put(node, replace(node.record, ctime=time.time_ns()))
 
     # --- where the bytes are

@@ -35,10 +35,12 @@ from vfsd.tree.rows import (
     DROP_ENTRIES,
     DROP_ENTRY,
     DROP_INODE,
+    DROP_XATTR,
     FIELDS,
     PUT_ENTRY,
     PUT_INODE,
     PUT_META,
+    PUT_XATTR,
     SET_XATTRS,
     Rows,
 )
@@ -168,6 +170,14 @@ class Journal:
         """Replace all extended attributes that the journal has for an inode."""
         self._rows.note((SET_XATTRS, ino), (SET_XATTRS, (ino, tuple(attributes.items()))))
 
+    def put_xattr(self, ino: int, name: bytes, value: bytes) -> None:
+        """Insert or replace one extended attribute."""
+        self._rows.note((PUT_XATTR, ino, name), (PUT_XATTR, (ino, name, value)))
+
+    def drop_xattr(self, ino: int, name: bytes) -> None:
+        """The journal has nothing to say of this extended attribute any more."""
+        self._rows.note((PUT_XATTR, ino, name), (DROP_XATTR, (ino, name)))
+
     # --- reading
 
     def inode(self, ino: int) -> JournalRecord | None:
@@ -201,6 +211,15 @@ class Journal:
     def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """The extended attributes that the journal has for an inode."""
         return dict(self._rows.select("SELECT name, value FROM xattr WHERE ino = ?", (ino,)).fetchall())
+
+    def xattr(self, ino: int, name: bytes) -> bytes | None:
+        """One extended attribute of an inode, or None."""
+        row = self._rows.select("SELECT value FROM xattr WHERE ino = ? AND name = ?", (ino, name)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def xattr_names(self, ino: int) -> list[bytes]:
+        """The names of the extended attributes that the journal has for an inode."""
+        return [name for (name,) in self._rows.select("SELECT name FROM xattr WHERE ino = ?", (ino,))]
 
     def is_empty(self) -> bool:
         """Whether nothing is recorded that the catalogue does not know."""
@@ -238,6 +257,10 @@ class Journal:
                 action()
             except OSError as error:
                 log.warning("action_after_sync_failed error=%s", error)
+        await self.shorten_log()
+
+    async def shorten_log(self) -> None:
+        """Copy the log back into the database if it has grown long; nobody needs to wait for it."""
         if os.fstat(self._wal).st_size > CHECKPOINT_BYTES:
             await trio.to_thread.run_sync(self._checkpoint)
 

@@ -127,6 +127,14 @@ class Recording:
         node.own_xattrs = True
         self.journal.set_xattrs(node.ino, attributes)
 
+    def put_xattr(self, node: Node, name: bytes, value: bytes | None) -> None:
+        """Set or, with None, remove one attribute of a node whose attributes are all in the journal (`put_xattrs`)."""
+        assert node.own_xattrs
+        if value is None:
+            self.journal.drop_xattr(node.ino, name)
+        else:
+            self.journal.put_xattr(node.ino, name, value)
+
     def settle(self, node: Node) -> None:
         """A node's bytes are durable now."""
         self._remember(node)

@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS xattr ({XATTR_COLUMNS}) WITHOUT ROWID;
 FIELDS = f"{INODE_FIELDS}, tier, own_xattrs, unsettled"
 
 # What an operation of the log does, by its number: these numbers are in files that a later version may find.
-PUT_INODE, DROP_INODE, PUT_ENTRY, DROP_ENTRY, DROP_ENTRIES, PUT_META, SET_XATTRS = range(7)
+PUT_INODE, DROP_INODE, PUT_ENTRY, DROP_ENTRY, DROP_ENTRIES, PUT_META, SET_XATTRS, PUT_XATTR, DROP_XATTR = range(9)
 _STATEMENTS = (
     f"INSERT OR REPLACE INTO inode ({FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     "DELETE FROM inode WHERE ino = ?",
@@ -62,6 +62,9 @@ _STATEMENTS = (
     "DELETE FROM entry WHERE parent = ? AND name = ?",
     "DELETE FROM entry WHERE parent = ?",
     "INSERT OR REPLACE INTO meta VALUES (?,?)",
+    "DELETE FROM xattr WHERE ino = ?",  # and then one PUT_XATTR each
+    "INSERT OR REPLACE INTO xattr VALUES (?,?,?)",
+    "DELETE FROM xattr WHERE ino = ? AND name = ?",
 )
 
 
@@ -248,8 +251,8 @@ class Rows:
             self.db.execute(_STATEMENTS[statement], values)
             return
         ino, attributes = values
-        self.db.execute("DELETE FROM xattr WHERE ino = ?", (ino,))
-        self.db.executemany("INSERT INTO xattr VALUES (?,?,?)", [(ino, name, value) for name, value in attributes])
+        self.db.execute(_STATEMENTS[SET_XATTRS], (ino,))
+        self.db.executemany(_STATEMENTS[PUT_XATTR], [(ino, name, value) for name, value in attributes])
 
     def _applied(self) -> int:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'applied'").fetchone()

@@ -85,7 +85,10 @@ class Tree:
         await Recovery(self.layers, self.contents, self.tiers, self.lost).run()
 
     async def housekeep(self) -> None:
-        """Runs for the life of the mount: durability points for what waits for one (see `Contents.settle`)."""
+        """Runs for the life of the mount: durability points for what waits for one (see `Contents.settle`).
+
+        The journal's log is kept short here as well: programs may make files for days and never call fsync.
+        """
         while True:
             await trio.sleep(SYNC_INTERVAL)
             await self.contents.settle()
@@ -94,6 +97,7 @@ class Tree:
                     await self.journal.sync()
                 except OSError as error:
                     log.error("journal_sync_failed error=%s", error)
+            await self.journal.shorten_log()
 
     def close(self) -> None:
         """Let go of everything; what is dirty stays in its tier files and in the journal."""

@@ -98,3 +98,44 @@ def test_the_tier_that_a_file_is_in(bench: Bench) -> None:
         assert await program.tier(b"new") == "cache"
 
     run(act)
+
+
+def test_one_attribute_of_many_is_changed_by_itself(bench: Bench) -> None:
+    """A program that hangs thousands of attributes on a file must not have all of them written for each one."""
+    written: list[str] = []
+
+    async def act() -> None:
+        program = await bench.mount()
+        await program.create(b"file")
+        for number in range(50):
+            await program.setxattr(b"file", b"user.%d" % number, b"v")
+        database = program.tree.journal._rows.db
+        database.set_trace_callback(written.append)
+        await program.setxattr(b"file", b"user.7", b"new")
+        await program.tree.attributes.removexattr(await program.ino(b"file"), b"user.8")
+        program.tree.journal._rows.commit()
+        database.set_trace_callback(None)
+        assert sum(" xattr " in statement and "SELECT" not in statement for statement in written) < 10
+        bench.kill()
+        program = await bench.mount()
+        found = await program.tree.attributes.xattrs(await program.ino(b"file"))
+        assert found == {b"user.%d" % number: b"new" if number == 7 else b"v" for number in range(50) if number != 8}
+
+    run(act)
+
+
+def test_names_of_attributes_end_where_a_program_could_not_list_them(bench: Bench) -> None:
+    async def act() -> None:
+        program = await bench.mount()
+        await program.create(b"file")
+        long = [b"user.%0250d" % number for number in range(256)]  # 256 bytes each with the zero that ends it
+        for name in long:
+            await program.setxattr(b"file", name, b"")
+        assert await error_of(program.setxattr(b"file", b"user.x", b"")) == "ENOSPC"
+        await program.setxattr(b"file", long[0], b"other")
+        ino = await program.ino(b"file")
+        assert sorted(await program.tree.attributes.listxattr(ino)) == long
+        await program.tree.attributes.removexattr(ino, long[0])
+        await program.setxattr(b"file", b"user.x", b"")
+
+    run(act)

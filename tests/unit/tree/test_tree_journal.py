@@ -126,6 +126,27 @@ def test_the_log_is_copied_back_and_starts_anew(journal: Journal, monkeypatch: p
     journal.close()
 
 
+def test_the_log_stays_short_although_nobody_syncs(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that never call fsync may make files for days."""
+    monkeypatch.setattr(journal_module, "CHECKPOINT_BYTES", 1 << 16)
+    monkeypatch.setattr(rows, "COMMIT_OPERATIONS", 1)
+    log = Path(f"{journal.path}-wal")
+    longest = 0
+
+    async def act() -> None:
+        nonlocal longest
+        for number in range(2000):
+            with journal.change():
+                journal.put_inode(record(number), None, False)
+            if number % 10 == 0:
+                await journal.shorten_log()
+            longest = max(longest, log.stat().st_size)
+
+    run(act)
+    assert longest < 1 << 18
+    journal.close()
+
+
 def test_sqlites_locks_survive_a_sync(journal: Journal) -> None:
     """Another process that opens and closes the database must not take the log for left over and delete it."""
 
