@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,7 +142,7 @@ def _flushed_meanwhile(mount: Mount) -> Iterator[None]:
 
 
 # How a folder of the mount comes to be, by the layer that the tests run in; and what goes on meanwhile.
-LAYERS: dict[str, tuple[str, Callable[[Mount], object]]] = {
+LAYERS: dict[str, tuple[str, Callable[[Mount], AbstractContextManager[None]]]] = {
     "overlay": ("made-here", _in_peace),
     "source": (BEGINS, _in_peace),
     "store": ("flushed", _flushed_meanwhile),
@@ -154,7 +154,7 @@ def run_layer(layer: str, mount: Mount, tests: Path, only: str) -> Tally:
     name, meanwhile = LAYERS[layer]
     folder = mount.path / name
     folder.mkdir(exist_ok=True)
-    with meanwhile(mount):  # type: ignore[attr-defined]
+    with meanwhile(mount):
         return run_suite(tests, only, folder)
 
 
