@@ -26,7 +26,7 @@ from vfsd.flush.shards import ShardJob, is_read_at_once, shard_jobs, shard_key, 
 from vfsd.flush.snapshot import merge
 from vfsd.flush.writing import ObjectWriter
 from vfsd.images import Skeleton
-from vfsd.plates import METADATA_READ_LIMIT, pixel_size_from_description
+from vfsd.plates import PlateFormats, ReadFile, pixel_size_from_description
 from vfsd.store import Catalogue, InodeRecord, Kind, Transaction
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import PlaneRecord
@@ -55,7 +55,8 @@ class Assembly:
         The shards of this round, written in it or before.
     """
 
-    def __init__(self, tree: Tree, transaction: Transaction, build: Path) -> None:
+    def __init__(self, tree: Tree, transaction: Transaction, build: Path, formats: PlateFormats) -> None:
+        self._formats = formats
         self._tree = tree
         self._transaction = transaction
         self._build = build
@@ -94,12 +95,12 @@ class Assembly:
         """Build the next catalogue, digests and skeletons still missing."""
         self.items = items
 
-        def read_file(path: bytes) -> bytes:
-            return trio.from_thread.run(_read_path, self._tree, path)
+        def read_file(path: bytes, offset: int, size: int) -> bytes:
+            return trio.from_thread.run(_read_path, self._tree, path, offset, size)
 
         await trio.to_thread.run_sync(self._plan, selection, force_plain, read_file)
 
-    def _plan(self, selection: Selection, force_plain: Mapping[int, str], read_file: Callable[[bytes], bytes]) -> None:
+    def _plan(self, selection: Selection, force_plain: Mapping[int, str], read_file: ReadFile) -> None:
         store = self._tree.store
         if self._builder is not None:
             self._builder.abandon()
@@ -119,7 +120,7 @@ class Assembly:
         self._renamed_groups = selection.renames.shown | selection.renames.pages.keys()
         for item in self.items:
             builder.clear_planes(item.ino)
-        placer = Placer(builder, store.plate_name, read_file, force_plain)
+        placer = Placer(builder, store.plate_name, read_file, force_plain, self._formats)
         self.placement = placer.place(self.items)
         self._choose_plain_keys()
         self.writer.wanted_windows = {item.ino for item in self.placement.windows.values()}
@@ -330,11 +331,11 @@ class Assembly:
         )
 
 
-async def _read_path(tree: Tree, path: bytes) -> bytes:
-    """The beginning of a file of the tree, as much as a vendor's metadata may have."""
+async def _read_path(tree: Tree, path: bytes, offset: int, size: int) -> bytes:
+    """A piece of a file of the tree, for a vendor's metadata."""
     node = await tree.layers.resolve(path)
     handle = await tree.contents.open(node.ino, 0)
     try:
-        return bytes(await tree.contents.read(handle, 0, METADATA_READ_LIMIT))
+        return bytes(await tree.contents.read(handle, offset, size))
     finally:
         tree.contents.release(handle)

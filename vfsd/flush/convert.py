@@ -11,13 +11,16 @@ from pathlib import Path
 from vfsd.errors import UnfitError
 from vfsd.flush.flush import flush_tree
 from vfsd.flush.progress import FlushResult, OnProgress
+from vfsd.plates import PlateFormats
 from vfsd.store import Store, is_store
 from vfsd.store.store import SourceIdentity
 from vfsd.tiers import TierFiles
 from vfsd.tree import Tree
 
 
-async def convert_plate(source: Path, store: Path, *, on_progress: OnProgress | None = None) -> FlushResult:
+async def convert_plate(
+    source: Path, store: Path, *, on_progress: OnProgress | None = None, formats: PlateFormats | None = None
+) -> FlushResult:
     """Store every file of `source` in `store`, which is made, or continued if it belongs to this source.
 
     Raises
@@ -40,7 +43,7 @@ async def convert_plate(source: Path, store: Path, *, on_progress: OnProgress | 
             tree = Tree(source, opened, state, tiers, read_only=False)
             try:
                 await tree.start()
-                return await flush_tree(tree, ingest=True, on_progress=on_progress)
+                return await flush_tree(tree, ingest=True, on_progress=on_progress, formats=formats)
             finally:
                 tree.close()
                 tiers.close()

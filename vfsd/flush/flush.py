@@ -34,6 +34,7 @@ from vfsd.flush.release import release
 from vfsd.flush.selection import Selection, changed_items, is_gone, select
 from vfsd.flush.verification import Verification, batches
 from vfsd.flush.writing import reason_of
+from vfsd.plates import PlateFormats, choose_formats
 from vfsd.store import Transaction
 from vfsd.tree import Tree
 
@@ -51,6 +52,7 @@ async def flush_tree(
     paths: Sequence[bytes] | None = None,
     ingest: bool = False,
     on_progress: OnProgress | None = None,
+    formats: PlateFormats | None = None,
 ) -> FlushResult:
     """Store what the tree has and the store has not.
 
@@ -62,6 +64,8 @@ async def flush_tree(
         Also take in the source's own files.
     on_progress : callable, optional
         Called on the trio thread.
+    formats : PlateFormats, optional
+        What the names of plates may mean; all that is known.
 
     Raises
     ------
@@ -71,14 +75,19 @@ async def flush_tree(
     """
     async with tree.flush_lock:
         try:
-            return await _Flush(tree, paths, ingest, Tally(on_progress)).run()
+            if formats is None:
+                formats = await trio.to_thread.run_sync(choose_formats)
+            return await _Flush(tree, paths, ingest, Tally(on_progress), formats).run()
         except sqlite3.Error as error:
             raise OSError(f"the catalogue cannot be built ({error})") from error
 
 
 @final
 class _Flush:
-    def __init__(self, tree: Tree, paths: Sequence[bytes] | None, ingest: bool, tally: Tally) -> None:
+    def __init__(
+        self, tree: Tree, paths: Sequence[bytes] | None, ingest: bool, tally: Tally, formats: PlateFormats
+    ) -> None:
+        self._formats = formats
         self._tree = tree
         self._paths = paths
         self._ingest = ingest
@@ -91,7 +100,7 @@ class _Flush:
 
     async def run(self) -> FlushResult:
         self._tally.tell("planning")
-        selection = await select(self._tree, self._paths, ingest=self._ingest)
+        selection = await select(self._tree, self._paths, self._formats, ingest=self._ingest)
         if selection.snapshot.empty:
             self._tally.tell("done")
             return self._result(selection, 0)
@@ -101,7 +110,7 @@ class _Flush:
         transaction = self._tree.store.begin()
         assembly: Assembly | None = None
         try:
-            assembly = Assembly(self._tree, transaction, build)
+            assembly = Assembly(self._tree, transaction, build, self._formats)
             await self._analyse(selection)
             await self._assemble(selection, assembly, transaction)
             self._tally.tell("committing")

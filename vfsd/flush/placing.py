@@ -14,14 +14,14 @@ Works on the catalogue being built, in a thread; never touches the store's objec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
 from vfsd.flush.groups import GroupDocument
 from vfsd.flush.items import Item
 from vfsd.flush.locations import directory_name, free_group_key, pages_key, plate_key, stack_key
-from vfsd.plates import Plate, PlatePosition, recognise_plates
+from vfsd.plates import Plate, PlateFormats, PlatePosition, ReadFile, recognise_plates
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import GroupRecord, PlaneRecord
 from vfsd.store.geometry import ITEM_SIZES, GeometryError, image_geometry, plate_geometry, stack_geometry
@@ -94,15 +94,19 @@ class Placer:
         Contents of a path of the tree, for the vendor's metadata.
     force_plain : collection of int
         Inodes that must not be stored as planes, because that failed.
+    formats : PlateFormats, optional
+        What the names of plates may mean; all that is known.
     """
 
     def __init__(
         self,
         builder: CatalogueBuilder,
         plate_name: str,
-        read_file: Callable[[bytes], bytes],
+        read_file: ReadFile,
         force_plain: Mapping[int, str],
+        formats: PlateFormats | None = None,
     ) -> None:
+        self._formats = formats
         self._builder = builder
         self._catalogue = builder.read()
         self._plate_name = plate_name
@@ -117,7 +121,7 @@ class Placer:
     def place(self, items: Iterable[Item]) -> Placement:
         """Place the items."""
         waiting = {item.path: item for item in items}
-        plates = recognise_plates(waiting, self._read_file, directory_name=self._plate_name)
+        plates = recognise_plates(waiting, self._read_file, directory_name=self._plate_name, formats=self._formats)
         for plate in plates:
             self._place_plate(plate, waiting)
         self._place_pages(waiting)
@@ -189,13 +193,13 @@ class Placer:
     def _plate_group(
         self, plate: Plate, shape: PlaneShape, projection: bool, numbers: Mapping[str, set[int]]
     ) -> tuple[GroupRecord, GroupDocument]:
-        identity = (plate.facts.name or plate.name).casefold()
         mine = [
             (group, document)
             for group, document in self._groups.values()
             if group.form == "plate"
             and group.directory == plate.root
-            and (document.plate or "").casefold() == identity
+            and (document.plate or "").casefold() == plate.key
+            and document.instrument == plate.instrument
             and document.projection == projection
         ]
         for group, document in mine:
@@ -210,7 +214,7 @@ class Placer:
         document = GroupDocument(
             geometry,
             name=plate.name + (" projection" if projection else "") + (f" {variant}" if variant else ""),
-            plate=identity,
+            plate=plate.key,
             instrument=plate.instrument,
             projection=projection,
             several_acquisitions=any(position.acquisition for position in plate.images.values()),

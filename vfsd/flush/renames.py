@@ -15,7 +15,7 @@ from vfsd.errors import StoredDataDamaged
 from vfsd.flush.locations import plain_key
 from vfsd.flush.paths import PresentPaths
 from vfsd.flush.snapshot import Snapshot
-from vfsd.plates import recognise_plates
+from vfsd.plates import PlateFormats, recognise_plates
 from vfsd.store import InodeRecord, Kind
 from vfsd.store.catalogue import ROOT_INO, WHITEOUT, Catalogue, GroupRecord
 from vfsd.tree import Tree
@@ -57,14 +57,24 @@ class Renames:
         return path
 
 
-def find_renames(tree: Tree, snapshot: Snapshot, paths: PresentPaths, taken: Collection[int]) -> Renames:
+def find_renames(
+    tree: Tree, snapshot: Snapshot, paths: PresentPaths, taken: Collection[int], formats: PlateFormats
+) -> Renames:
     """Compare the names in a snapshot with the catalogue's; files in `taken` are stored anew anyway."""
-    return _Search(tree.store.catalogue, snapshot, paths, taken).run()
+    return _Search(tree.store.catalogue, snapshot, paths, taken, formats).run()
 
 
 @final
 class _Search:
-    def __init__(self, base: Catalogue, snapshot: Snapshot, paths: PresentPaths, taken: Collection[int]) -> None:
+    def __init__(
+        self,
+        base: Catalogue,
+        snapshot: Snapshot,
+        paths: PresentPaths,
+        taken: Collection[int],
+        formats: PlateFormats,
+    ) -> None:
+        self._formats = formats
         self._base = base
         self._snapshot = snapshot
         self._paths = paths
@@ -168,12 +178,13 @@ class _Search:
         """
         known = self._plates.get(group.id)
         if known is None:
-            roots = [plate.root for plate in recognise_plates([path], _no_metadata) if path in plate.images]
+            plates = recognise_plates([path], _no_metadata, formats=self._formats)
+            roots = [plate.root for plate in plates if path in plate.images]
             known = self._plates[group.id] = not roots or roots[0] == self._renames.directory(group.directory)
         return known
 
 
-def _no_metadata(path: bytes) -> bytes:
+def _no_metadata(path: bytes, offset: int, size: int) -> bytes:
     raise FileNotFoundError(path)
 
 

@@ -20,6 +20,7 @@ from vfsd.flush.paths import PresentPaths
 from vfsd.flush.progress import KeptFile
 from vfsd.flush.renames import Renames, find_renames
 from vfsd.flush.snapshot import Snapshot
+from vfsd.plates import PlateFormats
 from vfsd.store import InodeRecord, Kind
 from vfsd.tiers import TierFile, TierFiles
 from vfsd.tree import Node, Tree
@@ -48,7 +49,7 @@ class Selection:
     obstacles: list[KeptFile] = field(default_factory=list)
 
 
-async def select(tree: Tree, paths: Sequence[bytes] | None, *, ingest: bool) -> Selection:
+async def select(tree: Tree, paths: Sequence[bytes] | None, formats: PlateFormats, *, ingest: bool) -> Selection:
     """Decide what a flush takes up; see the module."""
     ingested: list[IngestedNode] = []
     obstacles: list[KeptFile] = []
@@ -70,7 +71,7 @@ async def select(tree: Tree, paths: Sequence[bytes] | None, *, ingest: bool) -> 
         taken.add(node.ino)
     for found in ingested:
         _select_ingested(tree, selection, found, taken, paths)
-    selection.renames = find_renames(tree, selection.snapshot, present, taken)
+    selection.renames = find_renames(tree, selection.snapshot, present, taken, formats)
     for path, problem in selection.renames.damaged:
         selection.kept.append(KeptFile(path, str(problem)))
     for record, path in selection.renames.files:

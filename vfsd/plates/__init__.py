@@ -1,24 +1,31 @@
-"""File names and vendor metadata → plate positions, one module per instrument; and a plate to try things on.
+"""File names and vendor metadata → plate positions and facts, one module per instrument; and a plate to try things on.
 
-`recognise_plates` is the way in. An instrument's module (`imagexpress`) implements `instrument.Instrument`
-and is registered in `recognise.INSTRUMENTS`; what it finds are the plain values of `model`. `demo` writes a
-simulated plate and is imported only by who wants one. Nothing here keeps state, takes a lock or opens an
-image.
+`recognise_plates` is the way in; `choose_formats` says which instruments it asks. An instrument implements
+`instrument.Instrument`; most are a scheme of names (`scheme.NameScheme`) and read metadata through
+`metadata.MetadataReader` and `xml_stream`. Ours are listed in `registry`; other packages add theirs as entry points of
+the group `vfsd.plates`. What is found are the plain values of `model`. `demo` writes a simulated plate and is
+imported only by who wants one. Nothing here keeps state, takes a lock or opens an image.
 """
 
-from vfsd.plates.imagexpress import pixel_size_from_description
-from vfsd.plates.instrument import METADATA_READ_LIMIT, Instrument
-from vfsd.plates.model import ChannelFacts, Plate, PlateFacts, PlatePosition, row_index, row_name
-from vfsd.plates.recognise import INSTRUMENTS, recognise_plates
+from vfsd.plates.instrument import Instrument, ReadFile
+from vfsd.plates.metadata import METADATA_READ_LIMIT
+from vfsd.plates.metaseries import pixel_size_from_description
+from vfsd.plates.model import ChannelFacts, FieldKey, Plate, PlateFacts, PlatePosition, row_index, row_name
+from vfsd.plates.recognise import recognise_plates
+from vfsd.plates.registry import PlateFormats, choose_formats, known_instruments
 
 __all__ = [
-    "INSTRUMENTS",
     "METADATA_READ_LIMIT",
     "ChannelFacts",
+    "FieldKey",
     "Instrument",
     "Plate",
     "PlateFacts",
+    "PlateFormats",
     "PlatePosition",
+    "ReadFile",
+    "choose_formats",
+    "known_instruments",
     "pixel_size_from_description",
     "recognise_plates",
     "row_index",

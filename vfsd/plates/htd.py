@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vfsd.plates.instrument import METADATA_READ_LIMIT
+from vfsd.plates.metadata import METADATA_READ_LIMIT
 from vfsd.plates.model import MAX_COLUMNS, MAX_ROWS
 
 # Beyond these a number is damage: the instrument offers about ten filters, and a million of anything is no

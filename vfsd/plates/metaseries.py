@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-from vfsd.plates.instrument import METADATA_READ_LIMIT
+from vfsd.plates.metadata import METADATA_READ_LIMIT
 
 _CALIBRATION = re.compile(
     rb"<prop\s{1,4}id=[\"']spatial-calibration-(x|y|units|state)[\"'][^<>]{0,100}?\bvalue=[\"']([^<>\"']*)[\"']"

@@ -8,7 +8,7 @@ negative number. They read no file and know no vendor.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # A 1536-well plate, the largest format of ANSI/SLAS 4-2004: rows A to AF, columns 1 to 48.
 MAX_ROWS = 32
@@ -18,6 +18,9 @@ MAX_COLUMNS = 48
 PLATE_FORMATS = ((2, 3), (3, 4), (4, 6), (6, 8), (8, 12), (16, 24), (32, 48))
 
 _LETTERS = 26
+
+FieldKey = tuple[int, int, int, int]
+"""A field of a plate: acquisition, row, column, the vendor's number of the field."""
 
 
 def row_name(index: int) -> str:
@@ -98,6 +101,11 @@ class PlatePosition:
         return f"{row_name(self.row)}{self.column + 1:02d}"
 
     @property
+    def field_key(self) -> FieldKey:
+        """The field that the plane belongs to."""
+        return self.acquisition, self.row, self.column, self.field
+
+    @property
     def row_path(self) -> str:
         """The row's folder in an NGFF plate: "B"."""
         return row_name(self.row)
@@ -128,7 +136,9 @@ class ChannelFacts:
     colour : str, optional
         Six hexadecimal digits, RRGGBB.
     excitation_nm, emission_nm : float, optional
-        Wavelengths in nm.
+        Wavelengths in nm, the emission's at the middle of its band.
+    exposure_ms : float, optional
+        Exposure time in ms.
     """
 
     number: int
@@ -136,6 +146,7 @@ class ChannelFacts:
     colour: str | None = None
     excitation_nm: float | None = None
     emission_nm: float | None = None
+    exposure_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +169,16 @@ class PlateFacts:
     time_points, z_steps : int, optional
         How many the protocol declares; fewer may have been acquired.
     name : str, optional
-        The vendor's name of the plate. Together with `Plate.root`, and compared without regard to case, it
-        identifies a plate for good.
+        The vendor's name of the plate, for display.
+    time_step_s : float, optional
+        Time between two time points in seconds.
+    started : str, optional
+        When the acquisition began, ISO 8601, as the vendor writes it.
+    stage_um : mapping of FieldKey to (float, float)
+        Where the middle of a field is, in µm (y, x), y growing downwards as in the array. The origin is the
+        vendor's (the middle of the well, a corner of the stage), the same for all fields of a well.
+    taken_at : mapping of bytes to str
+        Path → when the plane was taken, ISO 8601, as the vendor writes it.
     """
 
     rows: int | None = None
@@ -170,6 +189,10 @@ class PlateFacts:
     time_points: int | None = None
     z_steps: int | None = None
     name: str | None = None
+    time_step_s: float | None = None
+    started: str | None = None
+    stage_um: Mapping[FieldKey, tuple[float, float]] = field(default_factory=dict)
+    taken_at: Mapping[bytes, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +214,12 @@ class Plate:
         other plate.
     facts : PlateFacts
         What is known of the plate as a whole.
+    key : str
+        Together with `root` it identifies a plate for good: what file names alone say of it, without regard
+        to case. Empty where names say nothing, for there is one plate in such a folder.
+    notes : tuple of str
+        What people should know, a sentence each: metadata that is damaged or contradicts the names. Each
+        names the file concerned.
 
     The mappings are not to be changed by whoever receives them.
     """
@@ -201,3 +230,5 @@ class Plate:
     images: Mapping[bytes, PlatePosition]
     others: Mapping[bytes, str]
     facts: PlateFacts
+    key: str = ""
+    notes: tuple[str, ...] = ()

@@ -4,18 +4,20 @@ Every instrument claims what it knows with the strength of its evidence, and the
 directory wins, whatever the order of the registry. A path belongs to at most one plate. Recognition is cheap
 (names and a few metadata files, never an image) and stable: a file gets the same root and position whether it
 is listed alone or with its whole plate. The one exception is a file whose position another listed file takes.
+It never raises: an instrument that fails is named in the log, and its files are no images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable
 from dataclasses import replace
 
-from vfsd.plates.imagexpress import ImageXpressExport
 from vfsd.plates.instrument import Claim, Instrument, Listing, ReadFile
 from vfsd.plates.model import Plate
+from vfsd.plates.registry import PlateFormats, choose_formats
 
-INSTRUMENTS: tuple[Instrument, ...] = (ImageXpressExport(),)
+log = logging.getLogger("vfsd.plates")
 
 
 def recognise_plates(
@@ -23,7 +25,7 @@ def recognise_plates(
     read_file: ReadFile,
     *,
     directory_name: str = "plate",
-    instruments: Sequence[Instrument] = INSTRUMENTS,
+    formats: PlateFormats | None = None,
 ) -> list[Plate]:
     """The plates among the paths, sorted by root and name.
 
@@ -35,19 +37,31 @@ def recognise_plates(
         Gives the contents of a path, also of one that is not listed; see `instrument.ReadFile`.
     directory_name : str
         Names a plate whose root is the tree's own.
-    instruments : sequence of Instrument
-        Which instruments to ask.
+    formats : PlateFormats, optional
+        Which instruments to ask; all that are known.
 
     Returns
     -------
     list of Plate
         Paths of no plate are in none of them. Plates of one root have distinct names; which of them is called
-        like the directory may depend on what is listed, so a store identifies a plate by root and
-        `facts.name`.
+        like the directory may depend on what is listed, so a store identifies a plate by root and `Plate.key`.
     """
-    listing = Listing(tuple(sorted(set(paths))), directory_name)
-    claims = [claim for instrument in instruments for claim in instrument.claim(listing, read_file)]
+    asked = formats or choose_formats()
+    listing = Listing(tuple(sorted(set(paths))), directory_name, asked.forced)
+    listed = set(listing.paths)
+    claims: list[Claim] = []
+    for instrument in asked.instruments:
+        claims += [claim for claim in _ask(instrument, listing, read_file) if claim.plate.images.keys() <= listed]
     return settle_claims(claims)
+
+
+def _ask(instrument: Instrument, listing: Listing, read_file: ReadFile) -> list[Claim]:
+    try:
+        return list(instrument.claim(listing, read_file))
+    except Exception:
+        # somebody else's package, or a fault of ours: the files are kept as they are, which loses nothing
+        log.exception("instrument=%s failed: its files are kept as plain files", instrument.name)
+        return []
 
 
 def settle_claims(claims: Iterable[Claim]) -> list[Plate]:

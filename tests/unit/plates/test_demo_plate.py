@@ -19,7 +19,7 @@ from numcodecs import blosc
 from vfsd.errors import UnfitError, UsageProblem, VfsdError
 from vfsd.plates.demo import DemoPlate, write_demo_plate
 from vfsd.plates.demo_plan import plan_demo_plate
-from vfsd.plates.imagexpress import pixel_size_from_description
+from vfsd.plates.metaseries import pixel_size_from_description
 from vfsd.plates.model import ChannelFacts, row_name
 from vfsd.plates.recognise import recognise_plates
 
@@ -72,7 +72,9 @@ def test_readers_see_a_metaseries_image(demo: DemoPlate) -> None:
 def test_the_plate_is_recognised_completely(tmp_path: Path) -> None:
     written = write_demo_plate(tmp_path / "p", wells=["A01", "P24"], fields=2, channels=2, z=3, time_points=2, size=16)
     paths = [os.fsencode(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
-    (plate,) = recognise_plates(paths, lambda path: (tmp_path / os.fsdecode(path)).read_bytes())
+    (plate,) = recognise_plates(
+        paths, lambda path, offset, size: (tmp_path / os.fsdecode(path)).read_bytes()[offset : offset + size]
+    )
     assert (plate.root, plate.name, plate.facts.name) == (b"p", "p", "demo")
     assert len(plate.images) == written.images == 2 * 2 * 2 * 3 * 2
     assert {at.well for at in plate.images.values()} == {"A01", "P24"}

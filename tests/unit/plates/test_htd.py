@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vfsd.plates.htd import MAX_NAME_LENGTH, Htd, HtdError, parse_htd
-from vfsd.plates.instrument import METADATA_READ_LIMIT
+from vfsd.plates.metadata import METADATA_READ_LIMIT
 
 HEADER = b'"HTSInfoFile", Version 1.0\r\n'
 NOTHING = Htd(None, None, None, None, {})

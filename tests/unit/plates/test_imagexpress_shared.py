@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from vfsd.plates.instrument import ReadFile
 from vfsd.plates.model import ChannelFacts, Plate, PlateFacts, PlatePosition, row_index
 from vfsd.plates.recognise import recognise_plates
 
@@ -120,11 +120,11 @@ def listing(folder: Path) -> list[bytes]:
     return [os.fsencode(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
 
 
-def reader(folder: Path) -> Callable[[bytes], bytes]:
-    return lambda path: (folder / os.fsdecode(path)).read_bytes()
+def reader(folder: Path) -> ReadFile:
+    return lambda path, offset, size: (folder / os.fsdecode(path)).read_bytes()[offset : offset + size]
 
 
-def no_file(path: bytes) -> bytes:
+def no_file(path: bytes, offset: int, size: int) -> bytes:
     raise FileNotFoundError(path)
 
 
@@ -169,30 +169,3 @@ def test_a_file_alone_has_the_place_that_it_has_among_all(
         assert (plate.root, plate.name, plate.images) == (b"", name, {path: position})
         assert plate.facts.rows == (facts.rows if with_tree else None)
         assert plate.facts.channels[0].name == (facts.channels[position.channel - 1].name if with_tree else None)
-
-
-@pytest.mark.parametrize(
-    ("folder", "why"),
-    [
-        ("cellomics_arrayscan_AS_09047", "the well is followed by f00d2, not by _s or _w"),
-        ("scanr_plateviewer", "the well stands first, parts are joined by --"),
-        ("leica_matrixscreener", "fields and chambers are X and Y numbers, no wells"),
-        ("opera_phenix_pe2loaddata_v5", "the well is r01c01"),
-        ("cellvoyager_cv8000", "the well is followed by _T0001F001…; calibration files have CH03 and no HTD"),
-        ("imagexpress_projection-mix", "the database layout: a GUID follows the wavelength"),
-        ("tiff_variants", "no wells"),
-        ("omezarr", "no TIFFs"),
-    ],
-)
-def test_other_sets_are_not_claimed(shared_data: Path, folder: str, why: str) -> None:
-    assert listing(shared_data / folder), "the set is empty"
-    assert recognised(shared_data / folder) == [], why
-
-
-def test_all_sets_below_one_root_are_two_plates(shared_data: Path) -> None:
-    plates = recognised(shared_data)
-    assert [plate.root for plate in plates] == [
-        b"imagexpress_exported/9987_Plate_3434",
-        b"imagexpress_exported/9987_Plate_3435",
-    ]
-    assert [len(plate.images) for plate in plates] == [36, 16]

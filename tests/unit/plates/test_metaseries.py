@@ -9,7 +9,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vfsd.plates.imagexpress import pixel_size_from_description
+from vfsd.plates.metaseries import pixel_size_from_description
 
 
 def described(x: str = "0.65", y: str = "0.65", units: str = "um", state: str = "on") -> str:

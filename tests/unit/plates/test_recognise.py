@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vfsd.plates.imagexpress import MAX_PROBES
-from vfsd.plates.instrument import Claim, Evidence, Listing, ReadFile, natural_key
+from vfsd.plates.instrument import Claim, Evidence, Listing, ReadFile
+from vfsd.plates.metadata import MAX_PROBES
+from vfsd.plates.metamorph import MAX_UNLISTED
 from vfsd.plates.model import Plate, PlateFacts, PlatePosition
-from vfsd.plates.recognise import INSTRUMENTS, recognise_plates
+from vfsd.plates.natural_order import natural_key
+from vfsd.plates.recognise import recognise_plates
+from vfsd.plates.registry import BUILT_IN, PlateFormats
 
 
-def no_file(path: bytes) -> bytes:
+def no_file(path: bytes, offset: int, size: int) -> bytes:
     raise FileNotFoundError(path)
 
 
@@ -40,12 +43,16 @@ class FixedInstrument:
 
 
 def recognised(paths: Iterable[bytes], *instruments: FixedInstrument) -> list[tuple[str, bytes, set[bytes]]]:
-    plates = recognise_plates(paths, no_file, instruments=instruments)
+    plates = recognise_plates(paths, no_file, formats=PlateFormats(instruments))
     return [(plate.instrument, plate.root, set(plate.images)) for plate in plates]
 
 
-def test_the_registry_knows_imagexpress() -> None:
-    assert [instrument.name for instrument in INSTRUMENTS] == ["imagexpress"]
+def test_the_registry_knows_the_common_instruments() -> None:
+    names = {instrument.name for instrument in BUILT_IN}
+    assert names == {
+        *("imagexpress", "harmony", "cellvoyager", "scanr", "embl"),
+        *("matrixscreener", "cellomics", "biotek", "incell", "metamorph"),
+    }
 
 
 @pytest.mark.parametrize("strong_first", [True, False])
@@ -82,7 +89,7 @@ def test_other_files_stay_with_the_deepest_root_and_are_no_images() -> None:
     why = {b"p/q/1": "?", b"p/q/notes": "outer's", b"p/notes": "outer's"}
     outer = FixedInstrument("outer", b"p", (b"p/2",), Evidence.METADATA, why)
     inner = FixedInstrument("inner", b"p/q", (b"p/q/1",), Evidence.NAMES, {b"p/q/notes": "inner's"})
-    plates = recognise_plates([b"p/q/1", b"p/2"], no_file, instruments=[outer, inner])
+    plates = recognise_plates([b"p/q/1", b"p/2"], no_file, formats=PlateFormats((outer, inner)))
     assert [plate.others for plate in plates] == [{b"p/notes": "outer's"}, {b"p/q/notes": "inner's"}]
 
 
@@ -104,7 +111,7 @@ def test_nothing_is_recognised_in_nothing() -> None:
 
 @pytest.mark.parametrize("error", [OSError("gone"), KeyError("gone"), PermissionError("not yours")])
 def test_unreadable_metadata_is_no_accident(error: Exception) -> None:
-    def fail(path: bytes) -> bytes:
+    def fail(path: bytes, offset: int, size: int) -> bytes:
         raise error
 
     plate = recognise_plates([b"x_B02_s1.tif", b"x.HTD"], fail)[0]
@@ -114,7 +121,7 @@ def test_unreadable_metadata_is_no_accident(error: Exception) -> None:
 def test_few_files_are_asked_for_however_many_are_listed() -> None:
     asked: list[bytes] = []
 
-    def read(path: bytes) -> bytes:
+    def read(path: bytes, offset: int, size: int) -> bytes:
         asked.append(path)
         raise FileNotFoundError(path)
 
@@ -125,7 +132,7 @@ def test_few_files_are_asked_for_however_many_are_listed() -> None:
     wells = [b"%c%02d" % (65 + n % 16, 1 + n // 16) for n in range(384)]
     paths = [b"TimePoint_%d/p_%s_s%d.tif" % (t, well, s) for t in (1, 2) for well in wells for s in (1, 2, 3)]
     assert len(recognise_plates(paths, read)[0].images) == len(paths)
-    assert len(asked) <= 4
+    assert len(asked) <= 4 + MAX_UNLISTED
 
 
 def test_natural_order_is_a_file_browsers() -> None:
