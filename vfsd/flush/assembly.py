@@ -26,7 +26,7 @@ from vfsd.flush.shards import ShardJob, is_read_at_once, shard_jobs, shard_key, 
 from vfsd.flush.snapshot import merge
 from vfsd.flush.writing import ObjectWriter
 from vfsd.images import Skeleton
-from vfsd.plates import PlateFormats, ReadFile, pixel_size_from_description
+from vfsd.plates import PlateFormats, ReadFile, stage_from_description
 from vfsd.store import Catalogue, InodeRecord, Kind, Transaction
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import PlaneRecord
@@ -243,6 +243,7 @@ class Assembly:
         """Everything was written: put digests, skeletons and metadata in, and say which objects go."""
         for (group, channel), item in self.placement.windows.items():
             self._set_window(group, channel, item)
+        self._take_stage_positions()
         for item in self.items:
             self.builder.put_inode(self._final_record(item))
         self._remove_objects()
@@ -284,9 +285,21 @@ class Assembly:
         document = GroupDocument.decode(self.builder.read().group(group).document)
         document.set_window(channel, window)
         skeleton = self.writer.skeletons.get(item.ino)
-        if document.pixel_size_um is None and skeleton is not None:
-            document.pixel_size_um = pixel_size_from_description(Skeleton.from_bytes(skeleton).rest)
+        if skeleton is not None:
+            document.take_description(channel, Skeleton.from_bytes(skeleton).rest)
         self.builder.set_group_document(group, document.encode())
+
+    def _take_stage_positions(self) -> None:
+        """Where each image of a plate is, from the description of one of its files, if the vendor's metadata does not say."""
+        wanted = {place: item for place, item in self.placement.unplaced.items() if item.ino in self.writer.skeletons}
+        documents: dict[int, GroupDocument] = {}
+        for (group, image), item in wanted.items():
+            if group not in documents:
+                documents[group] = GroupDocument.decode(self.builder.read().group(group).document)
+            rest = Skeleton.from_bytes(self.writer.skeletons[item.ino]).rest
+            documents[group].take_stage(image, stage_from_description(rest))
+        for group, document in documents.items():
+            self.builder.set_group_document(group, document.encode())
 
     def _remove_objects(self) -> None:
         """Plain objects of files that are gone or lie elsewhere now, and the old keys of groups that were moved."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, final
 
 from vfsd.errors import shown_path
-from vfsd.plates import Plate
+from vfsd.plates import ChannelFacts, Plate, channel_from_description, colour_of_light, pixel_size_from_description
 from vfsd.plates.model import row_index
 from vfsd.store.catalogue import Catalogue, GroupRecord
 from vfsd.store.geometry import ArrayGeometry
@@ -34,6 +34,7 @@ from vfsd.store.ngff import (
 from vfsd.store.stored import array_key
 
 MICROMETER = "micrometer"
+SECOND = "second"
 
 
 @final
@@ -48,7 +49,13 @@ class GroupDocument:
     plate : str or None
         The vendor's name of the plate, by which it is found again; None where there is none.
     channels : dict
-        For each channel number: name, colour, and the window to show it with.
+        For each channel number: name, colour, wavelengths, exposure, and the window to show it with.
+    time_step_s : float or None
+        Time between two time points.
+    facts : dict
+        What else the vendor says, for display.
+    stage_um : dict
+        Image → where its middle is on the stage, in µm (y, x).
     """
 
     geometry: ArrayGeometry
@@ -62,6 +69,9 @@ class GroupDocument:
     pixel_size_um: tuple[float, float] | None = None
     z_step_um: float | None = None
     channels: dict[int, dict[str, Any]] = field(default_factory=dict)
+    time_step_s: float | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    stage_um: dict[str, list[float]] = field(default_factory=dict)
 
     def encode(self) -> str:
         """JSON for the catalogue."""
@@ -87,10 +97,28 @@ class GroupDocument:
             self.size = (facts.rows, facts.columns)
         self.pixel_size_um = self.pixel_size_um or facts.pixel_size_um
         self.z_step_um = self.z_step_um or facts.z_step_um
+        self.time_step_s = self.time_step_s or facts.time_step_s
+        said = {"name": facts.name, "started": facts.started}
+        self.facts |= {what: value for what, value in said.items() if value is not None}
         for channel in facts.channels:
-            known = self.channels.setdefault(channel.number, {})
-            known["name"] = known.get("name") or channel.name
-            known["colour"] = known.get("colour") or channel.colour
+            self.take_channel(channel)
+
+    def take_channel(self, channel: ChannelFacts) -> None:
+        """Facts of a channel that are not known yet."""
+        known = self.channels.setdefault(channel.number, {})
+        for fact in ("name", "colour", "excitation_nm", "emission_nm", "exposure_ms"):
+            value = known.get(fact)
+            known[fact] = getattr(channel, fact) if value is None else value
+
+    def take_description(self, number: int, description: bytes) -> None:
+        """Facts that stand in the description of one of a channel's images and are not known yet."""
+        self.pixel_size_um = self.pixel_size_um or pixel_size_from_description(description)
+        self.take_channel(channel_from_description(number, description))
+
+    def take_stage(self, image: str, place: tuple[float, float] | None) -> None:
+        """Where an image's middle is, if that is not known yet."""
+        if place is not None:
+            self.stage_um.setdefault(image, list(place))
 
     def make_room(self, numbers: Mapping[str, Collection[int]]) -> None:
         """Make room for these numbers along each axis; the array grows where they are new.
@@ -147,11 +175,13 @@ def _plate_objects(group: GroupRecord, document: GroupDocument, images: list[str
         "projection": document.projection,
         "numbers": document.numbers,
     }
+    facts |= {"acquired": document.facts, "channels": _channel_facts(document)}
     most = max(len(fields) for fields in wells.values())
+    several = document.several_acquisitions or any("f" in path for fields in wells.values() for path in fields)
     acquisitions = []
-    if document.several_acquisitions:
+    if several:
         numbers = {_acquisition(field_path) for fields in wells.values() for field_path in fields}
-        acquisitions = [Acquisition(number) for number in sorted(n for n in numbers if n is not None)]
+        acquisitions = [Acquisition(number) for number in sorted(numbers)]
     attributes = plate_attributes(document.name, row_names, column_names, wells, most, acquisitions, facts)
     yield group.location + b"/zarr.json", encode_document(group_document(attributes))
     for row_number in sorted({row for row, _ in wells}):
@@ -160,7 +190,8 @@ def _plate_objects(group: GroupRecord, document: GroupDocument, images: list[str
     array = encode_document(document.geometry.document())
     for (row_number, column_number), fields in wells.items():
         well = f"{row_names[row_number]}/{column_names[column_number]}"
-        listed = [WellImage(path, _acquisition(path)) for path in sorted(fields, key=_field_order)]
+        ordered = sorted(fields, key=_field_order)
+        listed = [WellImage(path, _acquisition(path) if several else None) for path in ordered]
         key = group.location + f"/{well}/zarr.json".encode()
         yield key, encode_document(group_document(well_attributes(listed)))
         for path in fields:
@@ -170,32 +201,53 @@ def _plate_objects(group: GroupRecord, document: GroupDocument, images: list[str
             yield array_key(group, image) + b"/zarr.json", array
 
 
-def _acquisition(field_path: str) -> int | None:
-    return int(field_path[1:].split("f")[0]) if field_path.startswith("a") else None
+def _acquisition(field_path: str) -> int:
+    """A field that was stored before a second acquisition was known of has no number in its path: it is the first's."""
+    return int(field_path[1:].split("f")[0]) if field_path.startswith("a") else 0
 
 
 def _field_order(path: str) -> tuple[int, int]:
-    acquisition = _acquisition(path)
-    number = int(path.split("f")[-1])
-    return (-1 if acquisition is None else acquisition, number)
+    return _acquisition(path), int(path.split("f")[-1])
 
 
 def _field_attributes(document: GroupDocument, image: str) -> dict[str, Any]:
     y, x = document.pixel_size_um or (1.0, 1.0)
     z = document.z_step_um or 1.0
+    t = document.time_step_s or 1.0
     units: dict[str, str] = {}
     if document.pixel_size_um is not None:
         units |= {"y": MICROMETER, "x": MICROMETER}
     if document.z_step_um is not None:
         units["z"] = MICROMETER
+    if document.time_step_s is not None:
+        units["t"] = SECOND
     row, column, field_path = image.split("/")
     return multiscale_attributes(
         f"{document.name} {row}{int(column):02d} field {field_path}",
         document.geometry.axes,
-        [Level("0", (1.0, 1.0, z, y, x))],
+        [Level("0", (t, 1.0, z, y, x), _translation(document, image))],
         units=units,
         channels=_channels(document),
     )
+
+
+def _translation(document: GroupDocument, image: str) -> tuple[float, ...] | None:
+    """Where the first pixel of an image is, from the stage's position of its middle."""
+    middle, size = document.stage_um.get(image), document.pixel_size_um
+    if middle is None or size is None:
+        return None
+    height, width = document.geometry.height, document.geometry.width
+    y, x = middle[0] - (height - 1) / 2 * size[0], middle[1] - (width - 1) / 2 * size[1]
+    return (0.0, 0.0, 0.0, round(y, 6), round(x, 6))
+
+
+def _channel_facts(document: GroupDocument) -> list[dict[str, Any]]:
+    shown = []
+    for number in document.numbers["c"]:
+        known = document.channels.get(number, {})
+        facts = ("name", "excitation_nm", "emission_nm", "exposure_ms")
+        shown.append({"number": number, **{fact: known[fact] for fact in facts if known.get(fact) is not None}})
+    return shown
 
 
 def _channels(document: GroupDocument) -> list[ChannelDisplay]:
@@ -206,7 +258,8 @@ def _channels(document: GroupDocument) -> list[ChannelDisplay]:
         if window is None:
             return []  # without a window for each channel viewers choose better themselves
         label = facts.get("name") or f"w{number}"
-        shown.append(ChannelDisplay(label, DisplayWindow(**window), facts.get("colour")))
+        colour = facts.get("colour") or colour_of_light(facts.get("emission_nm"), facts.get("excitation_nm"))
+        shown.append(ChannelDisplay(label, DisplayWindow(**window), colour))
     return shown
 
 

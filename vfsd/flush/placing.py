@@ -64,11 +64,14 @@ class Placement:
         Inode → the item whose bytes become a plain object (of a compressed plate image: as well).
     windows : dict
         (group, channel) → the item by which the channel's brightness is judged.
+    unplaced : dict
+        (group, image) → an item of that field, where the stage's position is not known from the vendor's metadata.
     """
 
     planes: dict[int, list[PlaneRecord]] = field(default_factory=dict)
     plain: dict[int, Item] = field(default_factory=dict)
     windows: dict[tuple[int, int], Item] = field(default_factory=dict)
+    unplaced: dict[tuple[int, str], Item] = field(default_factory=dict)
 
 
 def plane_shape(item: Item) -> PlaneShape | None:
@@ -177,7 +180,8 @@ class Placer:
         self._changed.add(group.id)
         several = document.several_acquisitions
         for item, position in members:
-            image = f"{position.row_path}/{position.column_path}/{position.field_path(several_acquisitions=several)}"
+            field_path = position.field_path(several_acquisitions=several or position.acquisition > 0)
+            image = f"{position.row_path}/{position.column_path}/{field_path}"
             index = document.index(position.time, position.channel, position.z)
             place = PlaneRecord(item.ino, 0, group.id, image, index)
             if self._taken(place):
@@ -187,6 +191,9 @@ class Placer:
             self._builder.put_planes([place])
             if item.layout is not None:
                 del waiting[item.path]
+            document.take_stage(image, plate.facts.stage_um.get(position.field_key))
+            if image not in document.stage_um:
+                self._placement.unplaced.setdefault((group.id, image), item)
             if document.needs_window(position.channel):
                 self._placement.windows.setdefault((group.id, position.channel), item)
 

@@ -7,9 +7,10 @@ the group `vfsd.plates`. What is found are the plain values of `model`. `demo` w
 imported only by who wants one. Nothing here keeps state, takes a lock or opens an image.
 """
 
+from vfsd.plates.colours import colour_of_light
 from vfsd.plates.instrument import Instrument, ReadFile
 from vfsd.plates.metadata import METADATA_READ_LIMIT
-from vfsd.plates.metaseries import pixel_size_from_description
+from vfsd.plates.metaseries import channel_from_description, pixel_size_from_description, stage_from_description
 from vfsd.plates.model import ChannelFacts, FieldKey, Plate, PlateFacts, PlatePosition, row_index, row_name
 from vfsd.plates.recognise import recognise_plates
 from vfsd.plates.registry import PlateFormats, choose_formats, known_instruments
@@ -24,10 +25,13 @@ __all__ = [
     "PlateFormats",
     "PlatePosition",
     "ReadFile",
+    "channel_from_description",
     "choose_formats",
+    "colour_of_light",
     "known_instruments",
     "pixel_size_from_description",
     "recognise_plates",
     "row_index",
     "row_name",
+    "stage_from_description",
 ]

@@ -359,7 +359,7 @@ def _belongs(store: Store, group: GroupRecord, plane: PlaneRecord, path: bytes) 
     if group.form != "plate":
         return group.directory == directory and (group.form == "stack" or name in group.location)
     document = json.loads(group.document)
-    for plate in recognise_plates([path], {}.__getitem__, directory_name=store.plate_name):
+    for plate in recognise_plates([path], _nothing_there, directory_name=store.plate_name):
         at = plate.images[path]
         image = f"{at.row_path}/{at.column_path}/{at.field_path()}"
         numbers = tuple(document["numbers"][axis][number] for axis, number in zip("tcz", plane.index, strict=True))
@@ -400,3 +400,7 @@ def group_locations(root: Path) -> dict[bytes, int]:
     with contextlib.closing(Store.open(root, writable=False)) as store:
         groups = store.catalogue.groups()
         return {group.location: len(list(store.catalogue.planes_of_group(group.id))) for group in groups}
+
+
+def _nothing_there(path: bytes, offset: int, size: int) -> bytes:
+    raise FileNotFoundError(path)
