@@ -8,14 +8,16 @@ from typing import Any
 
 import click
 
-from vfsd.cli.parameters import PATH
+from vfsd.cli.parameters import PATH, PLATE_FORMAT, PLATE_PATTERN
 
 
 @click.command("convert", short_help="Put a whole plate into a store.")
 @click.argument("source", type=PATH)
 @click.argument("store", type=PATH)
+@PLATE_FORMAT
+@PLATE_PATTERN
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def convert_command(source: Path, store: Path, as_json: bool) -> int:
+def convert_command(source: Path, store: Path, plate_format: str | None, pattern: str | None, as_json: bool) -> int:
     """Store the plate SOURCE in STORE, every file verified. SOURCE is not changed."""
     from vfsd.cli.progress import ProgressDisplay
     from vfsd.cli.umount import print_outcome
@@ -25,13 +27,17 @@ def convert_command(source: Path, store: Path, as_json: bool) -> int:
     from vfsd.daemon.sizes import format_count
     from vfsd.errors import shown_path
     from vfsd.flush import convert_plate
+    from vfsd.plates import choose_formats
 
+    formats = choose_formats(plate_format, pattern)
     plate = check_source(source)
     refuse_nesting({"store": store, "source": plate})
 
     try:
         with ProgressDisplay() as display:
-            result = run_until_done(lambda: convert_plate(plate, store, on_progress=display.show_progress))
+            result = run_until_done(
+                lambda: convert_plate(plate, store, on_progress=display.show_progress, formats=formats)
+            )
     except KeyboardInterrupt:
         click.echo("vfsd: interrupted; what was committed stays, and the same command goes on from there", err=True)
         raise

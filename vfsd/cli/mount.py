@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vfsd.cli.parameters import PATH, SIZE
+from vfsd.cli.parameters import PATH, PLATE_FORMAT, PLATE_PATTERN, SIZE
 
 TRANSPORTS = ("auto", "pyfuse3", "kernel")
 
@@ -24,6 +24,8 @@ TRANSPORTS = ("auto", "pyfuse3", "kernel")
 @click.option("--allow-other", is_flag=True, help="Let other users in, by the files' permissions.")
 @click.option("--foreground", is_flag=True, help="Stay in the terminal, with the log on standard error.")
 @click.option("--transport", type=click.Choice(TRANSPORTS), help="How to talk to the kernel. [default: auto]")
+@PLATE_FORMAT
+@PLATE_PATTERN
 @click.option("-o", "mount_options", metavar="OPTION,…", multiple=True, help="Options as for mount(8).")
 def mount_command(
     source: Path,
@@ -38,6 +40,8 @@ def mount_command(
     allow_other: bool,
     foreground: bool,
     transport: str | None,
+    plate_format: str | None,
+    pattern: str | None,
     mount_options: tuple[str, ...],
 ) -> int:
     """Mount the plate SOURCE at MOUNTPOINT; SOURCE may also be a store, mounted alone.
@@ -51,6 +55,7 @@ def mount_command(
     from vfsd.daemon.options import MountOptions
     from vfsd.daemon.reporter import TerminalReporter
     from vfsd.errors import UsageProblem
+    from vfsd.plates import choose_formats
 
     given = parse_mount_options(mount_options)
     transport = transport or given.transport or TRANSPORTS[0]
@@ -69,10 +74,14 @@ def mount_command(
         allow_other=allow_other or bool(given.allow_other),
         foreground=foreground,
         transport=transport,
+        plate_format=plate_format if plate_format is not None else given.plate_format,
+        pattern=pattern if pattern is not None else given.pattern,
         fuse_options=given.kernel,
     )
     if options.read_only and options.ingest:
         raise UsageProblem("a read-only mount cannot ingest")
+    if options.plate_format is not None or options.pattern is not None:
+        choose_formats(options.plate_format, options.pattern)  # a wrong name is said now, not by the first flush
     if foreground:
         return run_mount(options, TerminalReporter())
     return run_in_background(lambda reporter: run_mount(options, reporter), TerminalReporter())

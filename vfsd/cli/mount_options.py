@@ -69,6 +69,8 @@ class GivenOptions:
     cache: Path | None = None
     cache_size: int | None = None
     transport: str | None = None
+    plate_format: str | None = None
+    pattern: str | None = None
     kernel: tuple[str, ...] = ()
 
 
@@ -100,7 +102,7 @@ def _meaning(option: str, given: GivenOptions) -> dict[str, Any]:
         return {name: parse_size(_needed(key, value))}
     if name in ("store", "ram_dir", "cache"):
         return {name: Path.cwd() / _needed(key, value)}
-    if name == "transport":
+    if name in ("transport", "plate_format", "pattern"):
         return {name: _needed(key, value)}
     if has_value:
         raise UsageProblem(f"unknown mount option {shown_path(option)!r}")

@@ -1,8 +1,10 @@
-"""Kinds of values that several commands take: paths as they are, and sizes."""
+"""What several commands take: paths as they are, sizes, and what names of plates mean."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import click
 
 from vfsd.daemon.sizes import parse_size
 from vfsd.errors import UsageProblem
@@ -22,3 +24,10 @@ def size(text: str) -> int:
 
 PATH = path
 SIZE = size
+
+PLATE_FORMAT = click.option(
+    "--plate-format", metavar="NAME", help="Which instrument took the plate. [default: found by names and metadata]"
+)
+PLATE_PATTERN = click.option(
+    "--pattern", metavar="PATTERN", help="What names mean, as '{row}{column}_s{field}_w{channel}.tif'."
+)

@@ -104,8 +104,10 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
     from vfsd.daemon.session import Session
     from vfsd.flush import flush_tree
     from vfsd.fuse import Pyfuse3Transport
+    from vfsd.plates import choose_formats
 
     assert layout.mountpoint is not None, "a mount has a mount point"
+    formats = choose_formats(options.plate_format, options.pattern)
     started = False
 
     def when_ready() -> None:
@@ -121,10 +123,10 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
     def flush(paths: Sequence[bytes] | None, on_progress: Callable[[FlushProgress], None]) -> Awaitable[FlushResult]:
         # --ingest takes the source in as a whole; named files are flushed by themselves.
         ingest = options.ingest and paths is None
-        return flush_tree(stack.tree, paths=paths, ingest=ingest, on_progress=on_progress)
+        return flush_tree(stack.tree, paths=paths, ingest=ingest, on_progress=on_progress, formats=formats)
 
     async def store_file(path: bytes, ingest: bool) -> None:
-        await flush_tree(stack.tree, paths=[path], ingest=ingest)
+        await flush_tree(stack.tree, paths=[path], ingest=ingest, formats=formats)
 
     try:
         await stack.tree.start()

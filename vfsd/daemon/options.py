@@ -23,5 +23,9 @@ class MountOptions:
     allow_other: bool = False
     foreground: bool = False
     transport: str = "auto"
+    plate_format: str | None = None
+    """The instrument that took the plate, None meaning "find out"."""
+    pattern: str | None = None
+    """What names mean, instead of an instrument's."""
     fuse_options: tuple[str, ...] = ()
     """Further options for the kernel, such as "noatime"; never those that have a field of their own."""

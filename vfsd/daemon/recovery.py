@@ -135,6 +135,8 @@ def flush_leftover(left: Leftover, reporter: Reporter, on_progress: Callable[[Fl
         ram=record.ram_budget,
         cache_size=record.cache_budget,
         transport="none",
+        plate_format=record.plate_format,
+        pattern=record.pattern,
     )
     stack = open_stack(Layout(source, Path(record.store), None), options, reporter)
     return run_until_done(lambda: _flush_and_close(stack, record, on_progress))
@@ -142,11 +144,14 @@ def flush_leftover(left: Leftover, reporter: Reporter, on_progress: Callable[[Fl
 
 async def _flush_and_close(stack: Stack, record: MountRecord, on_progress: Callable[[FlushProgress], None]) -> Outcome:
     from vfsd.flush import flush_tree
+    from vfsd.plates import choose_formats
 
     clean = False
     try:
         await stack.tree.start()
-        summary = FlushSummary.of(await flush_tree(stack.tree, ingest=record.ingest, on_progress=on_progress))
+        formats = choose_formats(record.plate_format, record.pattern)
+        result = await flush_tree(stack.tree, ingest=record.ingest, on_progress=on_progress, formats=formats)
+        summary = FlushSummary.of(result)
         clean = summary.complete and stack.tree.dirty().files == 0
         outcome = after_flush(record, summary, RECOVERED if clean else KEPT)
     except Exception as error:

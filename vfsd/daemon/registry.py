@@ -49,6 +49,9 @@ class MountRecord:
     ram_budget: int
     cache_directory: str
     cache_budget: int
+    plate_format: str | None = None
+    pattern: str | None = None
+    """What names of plates mean, so that a flush after a crash takes them as the mount did."""
     device: str | None = None
     """"major:minor" of the mount while it is there."""
 
@@ -73,7 +76,7 @@ def parse_record(text: bytes) -> MountRecord | None:
         record = MountRecord(**{key: value for key, value in document.items() if key in names})
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    optional = {"source": str | None, "device": str | None}
+    optional = dict.fromkeys(("source", "device", "plate_format", "pattern"), str | None)
     kinds: dict[str, type] = {
         "uid": int,
         "pid": int,

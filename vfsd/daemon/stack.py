@@ -187,6 +187,8 @@ def open_stack(layout: Layout, options: MountOptions, reporter: Reporter, roots:
                 ram_budget=ram.budget,
                 cache_directory=os.fspath(places.cache),
                 cache_budget=cache_budget,
+                plate_format=options.plate_format,
+                pattern=options.pattern,
             )
             if layout.mountpoint is not None:
                 # Before the first file is made, so that whatever a crash leaves can be found from here.
