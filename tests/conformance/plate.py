@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from blackbox.trees import assert_same_tree, read_tree
 
 # What a run leaves behind may be gigabytes to flush; a command that hangs shall end nevertheless.
 COMMAND_SECONDS = 900.0
+# Enough for the traceback of a crash with all its threads.
+LOG_LINES = 200
 MEMORY_FIGURE = re.compile(r"^(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -43,14 +46,24 @@ class Bench:
             print(f"verify: {self._run('verify', mount.store)}", flush=True)
         finally:
             mount.end()
+            end_of_log = _end_of_log(mount)
             trouble = mount.log_trouble()
             mount.remove_state()
-            print(*trouble, sep="\n", end="", flush=True)
+            if trouble:
+                print(*trouble, "The log ends with:", *end_of_log, sep="\n", flush=True)
         assert not trouble, "the daemon logged trouble: see above"
 
     def _run(self, *arguments: str | Path) -> str:
         done = self.vfsd.expect(DONE, *arguments, timeout=COMMAND_SECONDS)
         return next(iter((done.out + done.err).splitlines()), "")
+
+
+def _end_of_log(mount: Mount) -> list[str]:
+    if mount.log is None:
+        return []
+    lines = mount.log.read().decode(errors="replace").splitlines()
+    mount.log.seek(0)
+    return lines[-LOG_LINES:]
 
 
 # The folder of the plate that begins in the source.
@@ -61,6 +74,30 @@ def memory_of(pid: int) -> str:
     """What the kernel says of a process's memory."""
     figures = MEMORY_FIGURE.findall(Path(f"/proc/{pid}/status").read_text())
     return ", ".join(f"{name} {int(kib) * 1024 / 1e6:.0f} MB" for name, kib in figures)
+
+
+@contextmanager
+def flushed_meanwhile(mount: Mount) -> Iterator[None]:
+    """Flush again and again as long as the block runs; every flush must succeed."""
+    done = threading.Event()
+    outcomes: list[int] = []
+
+    def flush() -> None:
+        while not done.is_set():
+            outcome = mount.vfsd("flush", mount.path, timeout=COMMAND_SECONDS)
+            outcomes.append(outcome.code)
+            if outcome.code != DONE:
+                print(outcome, flush=True)
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        print(f"  flushed {len(outcomes)} times meanwhile", flush=True)
+    assert set(outcomes) == {DONE}, "a flush failed: see above"
 
 
 @contextmanager

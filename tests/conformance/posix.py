@@ -15,15 +15,14 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blackbox.daemons import DONE, Mount
+from blackbox.daemons import Mount
 
-from conformance.plate import BEGINS, bench
+from conformance.plate import BEGINS, bench, flushed_meanwhile
 from conformance.tap import Results, parse_tap
 
 EXPECTED = Path(__file__).with_name("expected_failures.txt")
@@ -117,35 +116,11 @@ def _in_peace(mount: Mount) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def _flushed_meanwhile(mount: Mount) -> Iterator[None]:
-    """Flush again and again as long as the block runs; every flush must succeed."""
-    done = threading.Event()
-    outcomes: list[int] = []
-
-    def flush() -> None:
-        while not done.is_set():
-            outcome = mount.vfsd("flush", mount.path)
-            outcomes.append(outcome.code)
-            if outcome.code != DONE:
-                print(outcome, flush=True)
-
-    thread = threading.Thread(target=flush)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        print(f"  flushed {len(outcomes)} times meanwhile")
-    assert set(outcomes) == {DONE}, "a flush failed: see above"
-
-
 # How a folder of the mount comes to be, by the layer that the tests run in; and what goes on meanwhile.
 LAYERS: dict[str, tuple[str, Callable[[Mount], AbstractContextManager[None]]]] = {
     "overlay": ("made-here", _in_peace),
     "source": (BEGINS, _in_peace),
-    "store": ("flushed", _flushed_meanwhile),
+    "store": ("flushed", flushed_meanwhile),
 }
 
 

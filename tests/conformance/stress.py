@@ -20,7 +20,7 @@ from pathlib import Path
 
 from blackbox.daemons import Mount
 
-from conformance.plate import bench, memory_of
+from conformance.plate import bench, flushed_meanwhile, memory_of
 
 PROGRAMS = ("fio", "stress-ng", "dbench")
 RAM = "64M"
@@ -31,6 +31,7 @@ WORKERS = 2
 # What a stressor may need beyond its time on a busy machine: some first make their files, and take them away at the end.
 GRACE_SECONDS = 240
 DBENCH_CLIENTS = 4
+SHOWN_LINES = 40
 
 # Sizes where stress-ng's own would only fill the disk. Without fallocate it writes whole files of zeros first.
 STRESSORS: dict[str, tuple[str, ...]] = {
@@ -128,7 +129,8 @@ def run(name: str, command: Sequence[str | Path], limit: float, show: re.Pattern
         code = 1
     said = "; ".join(match[match.lastindex or 0] for match in show.finditer(out))
     if code != 0:
-        said = f"{said}\n{out[-4000:]}"
+        trouble = [match[0] for match in _TROUBLE.finditer(out)]
+        said = "\n    ".join([said, *(trouble or out.splitlines())[-SHOWN_LINES:]])
     return Step(name, code, time.monotonic() - began, said)
 
 
@@ -154,18 +156,41 @@ def run_stress_ng(folder: Path, seconds: int, only: Sequence[str]) -> Iterator[S
     for stressor, sizes in STRESSORS.items():
         if only and stressor not in only:
             continue
-        command = ["stress-ng", "--temp-path", folder, f"--{stressor}", str(WORKERS), *sizes]
-        command += ["--timeout", str(seconds), "--verify", "--metrics-brief", "--oomable"]
+        command = ["stress-ng", "--temp-path", folder, "--verify", "--metrics-brief", "--oomable"]
+        command += [
+            "--timeout",
+            str(seconds),
+            f"--{stressor}",
+            str(WORKERS),
+            *sizes,
+        ]  # which may have another --timeout
         step = run(f"stress-ng {stressor}", command, seconds + GRACE_SECONDS, _RATE)
         left = [path.name for path in folder.iterdir()]
         yield Step(step.name, step.code or int(bool(left)), step.seconds, f"{step.said} operations {left or ''}")
 
 
-def run_dbench(folder: Path, seconds: int) -> Iterator[Step]:
-    """The file traffic of an office, by several clients at once."""
+def run_all_at_once(mount: Mount, seconds: int) -> Iterator[Step]:
+    """One worker of every stressor at the same time, while everything is flushed all the time."""
+    folder = mount.path / "crowd"
+    folder.mkdir(exist_ok=True)
+    command = ["stress-ng", "--temp-path", folder, "--verify", "--metrics-brief", "--oomable"]
+    for stressor, sizes in STRESSORS.items():
+        if stressor != "inotify":  # it wants to be told of a removal within a second, with all the others in the queue
+            command += [f"--{stressor}", "1", *sizes]
+    command += ["--timeout", str(seconds)]
+    with flushed_meanwhile(mount):
+        yield run("stress-ng all at once", command, seconds + 2 * GRACE_SECONDS, re.compile("successful run completed"))
+
+
+def run_dbench(mount: Mount, seconds: int) -> Iterator[Step]:
+    """The file traffic of an office, by several clients at once; once more while everything is flushed all the time."""
+    folder = mount.path / "dbench"
     folder.mkdir(exist_ok=True)
     command = ["dbench", "-t", str(seconds), "-D", folder, str(DBENCH_CLIENTS)]
-    yield run("dbench", command, seconds + GRACE_SECONDS, re.compile(r"^Throughput .*", re.MULTILINE))
+    shown = re.compile(r"^Throughput .*", re.MULTILINE)
+    yield run("dbench", command, seconds + GRACE_SECONDS, shown)
+    with flushed_meanwhile(mount):
+        yield run("dbench and flushes", command, seconds + GRACE_SECONDS, shown)
 
 
 def take(steps: Iterator[Step], mount: Mount) -> bool:
@@ -182,7 +207,9 @@ def take(steps: Iterator[Step], mount: Mount) -> bool:
 def main() -> int:
     options = argparse.ArgumentParser(description="fio, stress-ng and dbench on a vfsd mount")
     options.add_argument("--seconds", type=int, default=10, help="for each stressor")
-    options.add_argument("--only", action="append", default=[], help="fio, dbench, or a stressor (may be repeated)")
+    options.add_argument(
+        "--only", action="append", default=[], help="fio, dbench, crowd, or a stressor (may be repeated)"
+    )
     options.add_argument("--work", type=Path, help="folder for the plate (default: the system's temporary one)")
     given = options.parse_args()
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
@@ -195,7 +222,9 @@ def main() -> int:
             if not wanted or "fio" in wanted:
                 good = take(run_fio(mount.path / "fio", check_only=False), mount) and good
             if not wanted or "dbench" in wanted:
-                good = take(run_dbench(mount.path / "dbench", 3 * given.seconds), mount) and good
+                good = take(run_dbench(mount, 3 * given.seconds), mount) and good
+            if not wanted or "crowd" in wanted:
+                good = take(run_all_at_once(mount, 3 * given.seconds), mount) and good
             good = take(run_stress_ng(mount.path / "stress", given.seconds, wanted), mount) and good
         if not wanted or "fio" in wanted:
             with plate.mounted("--ram", RAM) as mount:
