@@ -300,8 +300,8 @@ class _Operations(pyfuse3.Operations):
         answer.f_bsize = answer.f_frsize = 4096
         answer.f_blocks = figures.total // 4096
         answer.f_bfree = answer.f_bavail = figures.free // 4096
-        answer.f_files = figures.files
         answer.f_ffree = answer.f_favail = 1 << 40  # inode numbers do not run out
+        answer.f_files = figures.files + answer.f_ffree  # all there are: `df -i` takes the free ones from these
         answer.f_namemax = 255
         return answer
 

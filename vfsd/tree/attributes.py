@@ -87,7 +87,7 @@ class AttributeOperations:
         return node.attributes()
 
     async def setattr(self, ino: int, changes: Changes) -> Attributes:
-        """Change size, then mode, owner and times; answers what `stat` shows then."""
+        """Change size, then mode, owner and times; answers what `stat` shows then. ctime moves whatever is asked for."""
         if self._read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         node = self._layers.node(ino)
@@ -106,8 +106,7 @@ class AttributeOperations:
             atime=before.atime if changes.atime is None else _recordable(changes.atime),
             mtime=before.mtime if changes.mtime is None else _recordable(changes.mtime),
         )
-        if updated != before:
-            self._put(node, before, replace(updated, ctime=time.time_ns()))
+        self._put(node, before, replace(updated, ctime=time.time_ns()))
         return node.attributes()
 
     def _put(self, node: Node, before: InodeRecord, record: InodeRecord) -> None:

@@ -160,6 +160,10 @@ class Node:
         """Its modification time in ns."""
         return self.data.mtime if self.dirty and self.data is not None else self.record.mtime
 
+    def ctime(self) -> int:
+        """When bytes or attributes last changed, in ns: a tier file with another mtime than was recorded was written since."""
+        return max(self.record.ctime, self.mtime()) if self.mtime() != self.record.mtime else self.record.ctime
+
     def attributes(self) -> Attributes:
         """What `stat` shows now."""
         record = self.record
@@ -181,7 +185,7 @@ class Node:
             blocks=blocks,
             atime=record.atime,
             mtime=mtime,
-            ctime=max(record.ctime, mtime) if self.dirty else record.ctime,
+            ctime=self.ctime(),
             stable=not self.from_source and (record.kind is not Kind.SOURCE or self.data is not None),
         )
 

@@ -146,7 +146,7 @@ class Recording:
         self._remember(node)
         data = node.data if node.dirty else None
         if data is not None:
-            node.record = node.record.changed(size=data.size, mtime=data.mtime)
+            node.record = node.record.changed(size=data.size, ctime=node.ctime(), mtime=data.mtime)
         places = self._leave_source(node)
         self.journal.put_inode(
             node.record, None if data is None else data.tier, node.own_xattrs, data is not None and node.unsettled
