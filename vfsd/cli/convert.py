@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vfsd.cli.parameters import PATH, PLATE_FORMAT, PLATE_PATTERN
+from vfsd.cli.parameters import LEVELS, PATH, PLATE_FORMAT, PLATE_PATTERN
 
 
 @click.command("convert", short_help="Put a whole plate into a store.")
@@ -16,9 +16,16 @@ from vfsd.cli.parameters import PATH, PLATE_FORMAT, PLATE_PATTERN
 @click.argument("store", type=PATH)
 @PLATE_FORMAT
 @PLATE_PATTERN
+@click.option("--levels", type=LEVELS, metavar="N", help="Halve the images N times for viewers. [default: auto]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def convert_command(source: Path, store: Path, plate_format: str | None, pattern: str | None, as_json: bool) -> int:
-    """Store the plate SOURCE in STORE, every file verified. SOURCE is not changed."""
+def convert_command(
+    source: Path, store: Path, plate_format: str | None, pattern: str | None, levels: int | None, as_json: bool
+) -> int:
+    """Store the plate SOURCE in STORE, every file verified. SOURCE is not changed.
+
+    Images get smaller copies for viewers, each half the one before, until a side is at most 256 pixels; --levels 0
+    makes none.
+    """
     from vfsd.cli.progress import ProgressDisplay
     from vfsd.cli.umount import print_outcome
     from vfsd.daemon.checks import check_source, refuse_nesting
@@ -36,7 +43,7 @@ def convert_command(source: Path, store: Path, plate_format: str | None, pattern
     try:
         with ProgressDisplay() as display:
             result = run_until_done(
-                lambda: convert_plate(plate, store, on_progress=display.show_progress, formats=formats)
+                lambda: convert_plate(plate, store, on_progress=display.show_progress, formats=formats, levels=levels)
             )
     except KeyboardInterrupt:
         click.echo("vfsd: interrupted; what was committed stays, and the same command goes on from there", err=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vfsd.cli.parameters import PATH, PLATE_FORMAT, PLATE_PATTERN, SIZE
+from vfsd.cli.parameters import LEVELS, PATH, PLATE_FORMAT, PLATE_PATTERN, SIZE
 
 TRANSPORTS = ("auto", "pyfuse3", "kernel")
 
@@ -26,6 +26,7 @@ TRANSPORTS = ("auto", "pyfuse3", "kernel")
 @click.option("--transport", type=click.Choice(TRANSPORTS), help="How to talk to the kernel. [default: auto]")
 @PLATE_FORMAT
 @PLATE_PATTERN
+@click.option("--levels", type=LEVELS, metavar="N", help="Halve new images N times for viewers. [default: auto]")
 @click.option("-o", "mount_options", metavar="OPTION,…", multiple=True, help="Options as for mount(8).")
 def mount_command(
     source: Path,
@@ -42,6 +43,7 @@ def mount_command(
     transport: str | None,
     plate_format: str | None,
     pattern: str | None,
+    levels: int | None,
     mount_options: tuple[str, ...],
 ) -> int:
     """Mount the plate SOURCE at MOUNTPOINT; SOURCE may also be a store, mounted alone.
@@ -76,6 +78,7 @@ def mount_command(
         transport=transport,
         plate_format=plate_format if plate_format is not None else given.plate_format,
         pattern=pattern if pattern is not None else given.pattern,
+        levels=levels if levels is not None else given.levels,
         fuse_options=given.kernel,
     )
     if options.read_only and options.ingest:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vfsd.daemon.sizes import parse_size
+from vfsd.daemon.sizes import parse_levels, parse_size
 from vfsd.errors import UsageProblem, shown_path
 
 # Passed on to the kernel, which understands them for FUSE.
@@ -71,6 +71,7 @@ class GivenOptions:
     transport: str | None = None
     plate_format: str | None = None
     pattern: str | None = None
+    levels: int | None = None
     kernel: tuple[str, ...] = ()
 
 
@@ -102,6 +103,8 @@ def _meaning(option: str, given: GivenOptions) -> dict[str, Any]:
         return {name: parse_size(_needed(key, value))}
     if name in ("store", "ram_dir", "cache"):
         return {name: Path.cwd() / _needed(key, value)}
+    if name == "levels":
+        return {name: parse_levels(_needed(key, value))}
     if name in ("transport", "plate_format", "pattern"):
         return {name: _needed(key, value)}
     if has_value:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vfsd.daemon.sizes import parse_size
+from vfsd.daemon.sizes import parse_levels, parse_size
 from vfsd.errors import UsageProblem
 
 
@@ -22,8 +22,14 @@ def size(text: str) -> int:
     return parse_size(text)
 
 
+def levels(text: str) -> int | None:
+    """How many levels images get below their full size: a number, or "auto"."""
+    return parse_levels(text)
+
+
 PATH = path
 SIZE = size
+LEVELS = levels
 
 PLATE_FORMAT = click.option(
     "--plate-format", metavar="NAME", help="Which instrument took the plate. [default: found by names and metadata]"

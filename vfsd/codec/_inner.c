@@ -9,6 +9,7 @@
 #include <Python.h>
 
 #include "blosc_decode.h"
+#include "halve.h"
 #include "lzw.h"
 
 typedef struct {
@@ -262,9 +263,79 @@ static PyObject *py_lzw_encode(PyObject *module, PyObject *args)
     return result;
 }
 
+typedef void (*halve_function)(const void *, void *, size_t, size_t, size_t);
+
+/* For items of `kind` ('u', 'i', 'f') and `size` bytes; NULL where there is none. */
+static halve_function find_halve(int kind, Py_ssize_t size)
+{
+    switch (kind << 4 | (int)(size & 15)) {
+    case 'u' << 4 | 1:
+        return halve_u8;
+    case 'i' << 4 | 1:
+        return halve_i8;
+    case 'u' << 4 | 2:
+        return halve_u16;
+    case 'i' << 4 | 2:
+        return halve_i16;
+    case 'u' << 4 | 4:
+        return halve_u32;
+    case 'i' << 4 | 4:
+        return halve_i32;
+    case 'f' << 4 | 4:
+        return halve_f32;
+    case 'f' << 4 | 8:
+        return halve_f64;
+#if defined(__SIZEOF_INT128__)
+    case 'u' << 4 | 8:
+        return halve_u64;
+    case 'i' << 4 | 8:
+        return halve_i64;
+#endif
+    default:
+        return NULL;
+    }
+}
+
+PyDoc_STRVAR(halve_doc, "halve(plane, out, height, width, samples, kind, itemsize, /)\n--\n\n"
+                        "Fill `out` with the means of 2 by 2 pixels of a plane of `height` by `width` pixels.\n\n"
+                        "False: nothing was done, there is no code for such items.");
+
+static PyObject *py_halve(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer plane, out;
+    Py_ssize_t height, width, samples, itemsize;
+    int kind;
+    PyObject *result = NULL;
+
+    if (!PyArg_ParseTuple(args, "y*w*nnnCn:halve", &plane, &out, &height, &width, &samples, &kind, &itemsize))
+        return NULL;
+    const halve_function halve = itemsize > 0 && itemsize <= 8 ? find_halve(kind, itemsize) : NULL;
+    /* by division first, so that no product can wrap */
+    const int fits = height >= 2 && width >= 2 && samples >= 1 && itemsize >= 1 &&
+                     plane.len / height / width / samples == itemsize &&
+                     plane.len == height * width * samples * itemsize &&
+                     out.len == (height / 2) * (width / 2) * samples * itemsize;
+    if (halve == NULL) {
+        result = Py_NewRef(Py_False);
+    } else if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "the buffers are not the planes' sizes");
+    } else if (buffers_overlap(&plane, &out)) {
+        PyErr_SetString(PyExc_ValueError, "the output overlaps the plane");
+    } else {
+        Py_BEGIN_ALLOW_THREADS;
+        halve(plane.buf, out.buf, (size_t)height, (size_t)width, (size_t)samples);
+        Py_END_ALLOW_THREADS;
+        result = Py_NewRef(Py_True);
+    }
+    PyBuffer_Release(&plane);
+    PyBuffer_Release(&out);
+    return result;
+}
+
 static PyMethodDef inner_methods[] = {
     {"decode_frame", decode_frame, METH_VARARGS, decode_frame_doc},
     {"decode_range", decode_range, METH_VARARGS, decode_range_doc},
+    {"halve", py_halve, METH_VARARGS, halve_doc},
     {"lzw_decode", py_lzw_decode, METH_VARARGS, lzw_decode_doc},
     {"lzw_encode", py_lzw_encode, METH_VARARGS, lzw_encode_doc},
     {"parse_header", parse_header, METH_O, parse_header_doc},

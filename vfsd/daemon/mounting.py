@@ -123,10 +123,12 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
     def flush(paths: Sequence[bytes] | None, on_progress: Callable[[FlushProgress], None]) -> Awaitable[FlushResult]:
         # --ingest takes the source in as a whole; named files are flushed by themselves.
         ingest = options.ingest and paths is None
-        return flush_tree(stack.tree, paths=paths, ingest=ingest, on_progress=on_progress, formats=formats)
+        return flush_tree(
+            stack.tree, paths=paths, ingest=ingest, on_progress=on_progress, formats=formats, levels=options.levels
+        )
 
     async def store_file(path: bytes, ingest: bool) -> None:
-        await flush_tree(stack.tree, paths=[path], ingest=ingest, formats=formats)
+        await flush_tree(stack.tree, paths=[path], ingest=ingest, formats=formats, levels=options.levels)
 
     try:
         await stack.tree.start()

@@ -27,5 +27,7 @@ class MountOptions:
     """The instrument that took the plate, None meaning "find out"."""
     pattern: str | None = None
     """What names mean, instead of an instrument's."""
+    levels: int | None = None
+    """How many times new images are halved for viewers; None: until they are small."""
     fuse_options: tuple[str, ...] = ()
     """Further options for the kernel, such as "noatime"; never those that have a field of their own."""

@@ -132,6 +132,7 @@ def flush_leftover(left: Leftover, reporter: Reporter, on_progress: Callable[[Fl
         source=Path(record.store) if source is None else source,
         mountpoint=Path(record.mountpoint),
         ingest=record.ingest,
+        levels=record.levels,
         ram=record.ram_budget,
         cache_size=record.cache_budget,
         transport="none",
@@ -150,7 +151,9 @@ async def _flush_and_close(stack: Stack, record: MountRecord, on_progress: Calla
     try:
         await stack.tree.start()
         formats = choose_formats(record.plate_format, record.pattern)
-        result = await flush_tree(stack.tree, ingest=record.ingest, on_progress=on_progress, formats=formats)
+        result = await flush_tree(
+            stack.tree, ingest=record.ingest, on_progress=on_progress, formats=formats, levels=record.levels
+        )
         summary = FlushSummary.of(result)
         clean = summary.complete and stack.tree.dirty().files == 0
         outcome = after_flush(record, summary, RECOVERED if clean else KEPT)

@@ -52,6 +52,7 @@ class MountRecord:
     plate_format: str | None = None
     pattern: str | None = None
     """What names of plates mean, so that a flush after a crash takes them as the mount did."""
+    levels: int | None = None
     device: str | None = None
     """"major:minor" of the mount while it is there."""
 
@@ -76,7 +77,7 @@ def parse_record(text: bytes) -> MountRecord | None:
         record = MountRecord(**{key: value for key, value in document.items() if key in names})
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    optional = dict.fromkeys(("source", "device", "plate_format", "pattern"), str | None)
+    optional = dict.fromkeys(("source", "device", "plate_format", "pattern"), str | None) | {"levels": int | None}
     kinds: dict[str, type] = {
         "uid": int,
         "pid": int,

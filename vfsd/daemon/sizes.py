@@ -1,4 +1,4 @@
-"""Sizes and counts as people type and read them.
+"""Sizes, counts and numbers of levels as people type and read them.
 
 `parse_size` follows the convention of coreutils and mount(8): `8G` and `8GiB` are powers of 1024, `8GB` is a
 power of 1000, a bare number is bytes. It never guesses: what it does not understand is a `UsageProblem` that
@@ -17,6 +17,8 @@ SIZE_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTPE]?)(I?)(B?)", re.IGNORECAS
 LARGEST = 2**63 - 1
 # Longer inputs cannot be a size, and int() of a very long digit string is slow.
 LONGEST_TEXT = 40
+# Halvings of the largest image there can be.
+MOST_LEVELS = 30
 
 
 def parse_size(text: str) -> int:
@@ -59,3 +61,18 @@ def format_size(size: int) -> str:
 def format_count(number: int, noun: str) -> str:
     """ "1 file", "1,234 files"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def parse_levels(text: str) -> int | None:
+    """How many times images are halved for viewers; None for "auto".
+
+    Raises
+    ------
+    UsageProblem
+        For anything but "auto" and numbers from 0 to `MOST_LEVELS`.
+    """
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 2 and int(text) <= MOST_LEVELS):
+        raise UsageProblem(f"levels are a number from 0 to {MOST_LEVELS}, or auto")
+    return int(text)

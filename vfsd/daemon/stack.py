@@ -181,6 +181,7 @@ def open_stack(layout: Layout, options: MountOptions, reporter: Reporter, roots:
                 transport=options.transport,
                 read_only=options.read_only,
                 ingest=options.ingest,
+                levels=options.levels,
                 state_directory=os.fspath(places.state),
                 socket=os.fspath(places.socket),
                 ram_directory=os.fspath(ram.directory),

@@ -30,7 +30,7 @@ from vfsd.plates import PlateFormats, ReadFile, stage_from_description
 from vfsd.store import Catalogue, InodeRecord, Kind, Transaction
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import PlaneRecord
-from vfsd.store.stored import group_geometry
+from vfsd.store.stored import group_geometry, group_levels
 from vfsd.tree import Tree
 
 
@@ -55,8 +55,11 @@ class Assembly:
         The shards of this round, written in it or before.
     """
 
-    def __init__(self, tree: Tree, transaction: Transaction, build: Path, formats: PlateFormats) -> None:
+    def __init__(
+        self, tree: Tree, transaction: Transaction, build: Path, formats: PlateFormats, *, levels: int | None = None
+    ) -> None:
         self._formats = formats
+        self._levels = levels
         self._tree = tree
         self._transaction = transaction
         self._build = build
@@ -120,7 +123,7 @@ class Assembly:
         self._renamed_groups = selection.renames.shown | selection.renames.pages.keys()
         for item in self.items:
             builder.clear_planes(item.ino)
-        placer = Placer(builder, store.plate_name, read_file, force_plain, self._formats)
+        placer = Placer(builder, store.plate_name, read_file, force_plain, self._formats, levels=self._levels)
         self.placement = placer.place(self.items)
         self._choose_plain_keys()
         self.writer.wanted_windows = {item.ino for item in self.placement.windows.values()}
@@ -156,12 +159,13 @@ class Assembly:
         shards = shard_jobs(self._base, self.builder.read(), items, self._touched_groups())
         # a damaged shard that takes no new plane stays as it is
         self.shards = [job for job in shards if job.new or job.key not in self.writer.failures.damaged_shards]
-        wanted: dict[bytes, object] = {job.key: job.signature for job in self.shards}
+        wanted: dict[bytes, object] = {key: job.signature for job in self.shards for key in job.keys}
         wanted |= {key: ino for ino, key in self._plain_keys.items()}
         wanted |= {key: old for key, old in self._moved.items() if key not in wanted}
         for job in self.shards:
             if any(item.ino in self.writer.wanted_windows and self._lacks_window(item) for item, _ in job.new):
-                self._written.pop(job.key, None)
+                for key in job.keys:
+                    self._written.pop(key, None)
         for key in [key for key, what in self._written.items() if wanted.get(key) != what]:
             self._transaction.drop(key)
             del self._written[key]
@@ -177,7 +181,7 @@ class Assembly:
         return item.ino not in self.writer.windows
 
     def _shard_job(self, job: ShardJob) -> Job:
-        return Job(lambda: self.writer.write_shard(job), job.bytes, (job.key,))
+        return Job(lambda: self.writer.write_shard(job), job.bytes, job.keys)
 
     def _plain_job(self, item: Item, key: bytes) -> Job:
         if item.stored is not None and item.stored.record.location is not None:
@@ -320,11 +324,11 @@ class Assembly:
             if group.id not in touched:
                 continue
             keys = set()
-            geometry = group_geometry(group)
+            geometry, (levels, _) = group_geometry(group), group_levels(group)
             for plane in catalogue.planes_of_group(group.id):
                 place = shard_place(geometry, plane)
                 if place is not None:
-                    keys.add(shard_key(group, geometry, place))
+                    keys |= {shard_key(group, geometry, place, level) for level in range(levels + 1)}
             if keys:
                 for key, data in group_objects(catalogue, group):
                     keys.add(key)

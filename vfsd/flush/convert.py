@@ -19,9 +19,16 @@ from vfsd.tree import Tree
 
 
 async def convert_plate(
-    source: Path, store: Path, *, on_progress: OnProgress | None = None, formats: PlateFormats | None = None
+    source: Path,
+    store: Path,
+    *,
+    on_progress: OnProgress | None = None,
+    formats: PlateFormats | None = None,
+    levels: int | None = None,
 ) -> FlushResult:
     """Store every file of `source` in `store`, which is made, or continued if it belongs to this source.
+
+    `levels` is as for `flush_tree`.
 
     Raises
     ------
@@ -43,7 +50,7 @@ async def convert_plate(
             tree = Tree(source, opened, state, tiers, read_only=False)
             try:
                 await tree.start()
-                return await flush_tree(tree, ingest=True, on_progress=on_progress, formats=formats)
+                return await flush_tree(tree, ingest=True, on_progress=on_progress, formats=formats, levels=levels)
             finally:
                 tree.close()
                 tiers.close()

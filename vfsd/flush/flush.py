@@ -53,6 +53,7 @@ async def flush_tree(
     ingest: bool = False,
     on_progress: OnProgress | None = None,
     formats: PlateFormats | None = None,
+    levels: int | None = None,
 ) -> FlushResult:
     """Store what the tree has and the store has not.
 
@@ -66,6 +67,8 @@ async def flush_tree(
         Called on the trio thread.
     formats : PlateFormats, optional
         What the names of plates may mean; all that is known.
+    levels : int, optional
+        How many times new images are halved for viewers; by default until the smaller side is at most 256 pixels.
 
     Raises
     ------
@@ -77,7 +80,7 @@ async def flush_tree(
         try:
             if formats is None:
                 formats = await trio.to_thread.run_sync(choose_formats)
-            return await _Flush(tree, paths, ingest, Tally(on_progress), formats).run()
+            return await _Flush(tree, paths, ingest, Tally(on_progress), formats, levels).run()
         except sqlite3.Error as error:
             raise OSError(f"the catalogue cannot be built ({error})") from error
 
@@ -85,9 +88,16 @@ async def flush_tree(
 @final
 class _Flush:
     def __init__(
-        self, tree: Tree, paths: Sequence[bytes] | None, ingest: bool, tally: Tally, formats: PlateFormats
+        self,
+        tree: Tree,
+        paths: Sequence[bytes] | None,
+        ingest: bool,
+        tally: Tally,
+        formats: PlateFormats,
+        levels: int | None,
     ) -> None:
         self._formats = formats
+        self._levels = levels
         self._tree = tree
         self._paths = paths
         self._ingest = ingest
@@ -110,7 +120,7 @@ class _Flush:
         transaction = self._tree.store.begin()
         assembly: Assembly | None = None
         try:
-            assembly = Assembly(self._tree, transaction, build, self._formats)
+            assembly = Assembly(self._tree, transaction, build, self._formats, levels=self._levels)
             await self._analyse(selection)
             await self._assemble(selection, assembly, transaction)
             self._tally.tell("committing")

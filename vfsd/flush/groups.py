@@ -8,7 +8,7 @@ made anew whenever a group changes, and never read back.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, final
 
@@ -31,6 +31,7 @@ from vfsd.store.ngff import (
     sample_channels,
     well_attributes,
 )
+from vfsd.store.pyramid import MEAN, level_geometry, level_of
 from vfsd.store.stored import array_key
 
 MICROMETER = "micrometer"
@@ -56,6 +57,8 @@ class GroupDocument:
         What else the vendor says, for display.
     stage_um : dict
         Image → where its middle is on the stage, in µm (y, x).
+    levels, downscaling :
+        How many arrays each image has below the full-size one, and how they are made: settled when the group is made.
     """
 
     geometry: ArrayGeometry
@@ -72,6 +75,8 @@ class GroupDocument:
     time_step_s: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     stage_um: dict[str, list[float]] = field(default_factory=dict)
+    levels: int = 0
+    downscaling: str = MEAN
 
     def encode(self) -> str:
         """JSON for the catalogue."""
@@ -161,7 +166,17 @@ def group_objects(catalogue: Catalogue, group: GroupRecord) -> Iterator[tuple[by
             group.location + b"/zarr.json",
             encode_document(group_document(_sequence_attributes(catalogue, group, document))),
         )
-        yield array_key(group, "") + b"/zarr.json", encode_document(document.geometry.document())
+        yield from _array_objects(group, document, "")
+
+
+def _array_objects(group: GroupRecord, document: GroupDocument, image: str) -> Iterator[tuple[bytes, bytes]]:
+    for level in range(document.levels + 1):
+        geometry = level_geometry(document.geometry, level)
+        yield array_key(group, image, level) + b"/zarr.json", encode_document(geometry.document())
+
+
+def _levels(document: GroupDocument, scale: Sequence[float], translation: Sequence[float] | None = None) -> list[Level]:
+    return [level_of(number, scale, translation) for number in range(document.levels + 1)]
 
 
 def _plate_objects(group: GroupRecord, document: GroupDocument, images: list[str]) -> Iterator[tuple[bytes, bytes]]:
@@ -187,7 +202,6 @@ def _plate_objects(group: GroupRecord, document: GroupDocument, images: list[str
     for row_number in sorted({row for row, _ in wells}):
         key = group.location + f"/{row_names[row_number]}/zarr.json".encode()
         yield key, encode_document(group_document())
-    array = encode_document(document.geometry.document())
     for (row_number, column_number), fields in wells.items():
         well = f"{row_names[row_number]}/{column_names[column_number]}"
         ordered = sorted(fields, key=_field_order)
@@ -198,7 +212,7 @@ def _plate_objects(group: GroupRecord, document: GroupDocument, images: list[str
             image = f"{well}/{path}"
             key = group.location + f"/{image}/zarr.json".encode()
             yield key, encode_document(group_document(_field_attributes(document, image)))
-            yield array_key(group, image) + b"/zarr.json", array
+            yield from _array_objects(group, document, image)
 
 
 def _acquisition(field_path: str) -> int:
@@ -225,9 +239,10 @@ def _field_attributes(document: GroupDocument, image: str) -> dict[str, Any]:
     return multiscale_attributes(
         f"{document.name} {row}{int(column):02d} field {field_path}",
         document.geometry.axes,
-        [Level("0", (t, 1.0, z, y, x), _translation(document, image))],
+        _levels(document, (t, 1.0, z, y, x), _translation(document, image)),
         units=units,
         channels=_channels(document),
+        downscaling=document.downscaling if document.levels else None,
     )
 
 
@@ -275,4 +290,7 @@ def _sequence_attributes(catalogue: Catalogue, group: GroupRecord, document: Gro
         facts["files"] = names
     channels = sample_channels(geometry.samples, geometry.pixel_type) if geometry.samples > 1 else []
     scale = [1.0] * len(geometry.axes)
-    return multiscale_attributes(document.name, geometry.axes, [Level("0", scale)], channels=channels, facts=facts)
+    downscaling = document.downscaling if document.levels else None
+    return multiscale_attributes(
+        document.name, geometry.axes, _levels(document, scale), channels=channels, downscaling=downscaling, facts=facts
+    )

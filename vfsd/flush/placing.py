@@ -25,6 +25,7 @@ from vfsd.plates import Plate, PlateFormats, PlatePosition, ReadFile, recognise_
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import GroupRecord, PlaneRecord
 from vfsd.store.geometry import ITEM_SIZES, GeometryError, image_geometry, plate_geometry, stack_geometry
+from vfsd.store.pyramid import level_count
 
 # Below these a stack costs more files and metadata than it saves.
 FEWEST_PLANES = 16
@@ -99,6 +100,8 @@ class Placer:
         Inodes that must not be stored as planes, because that failed.
     formats : PlateFormats, optional
         What the names of plates may mean; all that is known.
+    levels : int, optional
+        How many levels the images of new groups get below their full size (`pyramid.level_count`).
     """
 
     def __init__(
@@ -108,8 +111,11 @@ class Placer:
         read_file: ReadFile,
         force_plain: Mapping[int, str],
         formats: PlateFormats | None = None,
+        *,
+        levels: int | None = None,
     ) -> None:
         self._formats = formats
+        self._levels = levels
         self._builder = builder
         self._catalogue = builder.read()
         self._plate_name = plate_name
@@ -326,6 +332,7 @@ class Placer:
     def _add_group(
         self, wanted: bytes, form: str, directory: bytes, document: GroupDocument
     ) -> tuple[GroupRecord, GroupDocument]:
+        document.levels = level_count(document.geometry, self._levels)
         location = free_group_key(wanted, [group.location for group, _ in self._groups.values()])
         text = document.encode()
         number = self._builder.add_group(location, form, directory, text)

@@ -9,9 +9,20 @@ from typing import final
 from vfsd.flush.items import WHOLE_FILE, Item
 from vfsd.store.catalogue import Catalogue, GroupRecord, PlaneRecord
 from vfsd.store.geometry import ArrayGeometry, GeometryError
-from vfsd.store.stored import array_key, group_geometry
+from vfsd.store.pyramid import MEAN, level_geometry
+from vfsd.store.stored import array_key, group_geometry, group_levels
 
 ShardPlace = tuple[str, tuple[int, ...]]  # image, and grid position of the shard
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LevelShard:
+    """A level's shard, beside the full-size one: its key, that of the one that it replaces, its geometry."""
+
+    key: bytes
+    old_key: bytes
+    geometry: ArrayGeometry
 
 
 @final
@@ -23,17 +34,33 @@ class ShardJob:
     ----------
     old_key : bytes
         Where the store has the shard that it replaces, if it has one.
+    levels : tuple of LevelShard
+        The shards of the levels at the same place, which are written with it.
+    downscaling : str
+        How their planes are made.
     new : list of (Item, PlaneRecord)
         Planes to be read and compressed; the pages of one item stand together.
-    kept : list of int
-        Positions whose chunks are copied from the shard that is there.
+    kept : list of PlaneRecord
+        Planes whose chunks are copied from the shard that is there.
     """
 
     key: bytes
     old_key: bytes
     geometry: ArrayGeometry
+    levels: tuple[LevelShard, ...] = ()
+    downscaling: str = MEAN
     new: list[tuple[Item, PlaneRecord]] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
+    kept: list[PlaneRecord] = field(default_factory=list)
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The keys of all shards that it puts."""
+        return (self.key, *(level.key for level in self.levels))
+
+    @property
+    def kept_positions(self) -> list[int]:
+        """Positions of the chunks that are copied, in the full-size shard."""
+        return [position for plane in self.kept for position in self.positions(plane)]
 
     @property
     def signature(self) -> tuple[object, ...]:
@@ -41,7 +68,7 @@ class ShardJob:
         fresh = frozenset((item.ino, plane.page, self.positions(plane).start) for item, plane in self.new)
         # a shard does not depend on how far the array around it has grown
         shape = replace(self.geometry, extents=self.geometry.shard_extents)
-        return shape, self.old_key, fresh, frozenset(self.kept)
+        return shape, self.old_key, fresh, frozenset(self.kept_positions), len(self.levels)
 
     @property
     def items(self) -> dict[int, tuple[Item, list[PlaneRecord]]]:
@@ -63,7 +90,12 @@ class ShardJob:
 
     def positions(self, plane: PlaneRecord) -> range:
         """Where a plane's chunks stand in the shard."""
-        return self.geometry.positions_in_shard(plane.index[: len(self.geometry.leading)])
+        return positions_in_shard(self.geometry, plane)
+
+
+def positions_in_shard(geometry: ArrayGeometry, plane: PlaneRecord) -> range:
+    """Where a plane's chunks stand in a shard of such an array."""
+    return geometry.positions_in_shard(plane.index[: len(geometry.leading)])
 
 
 def is_read_at_once(item: Item, planes: Collection[PlaneRecord]) -> bool:
@@ -79,10 +111,10 @@ def shard_place(geometry: ArrayGeometry, plane: PlaneRecord) -> ShardPlace | Non
         return None
 
 
-def shard_key(group: GroupRecord, geometry: ArrayGeometry, place: ShardPlace) -> bytes:
-    """The key of a shard of a group."""
+def shard_key(group: GroupRecord, geometry: ArrayGeometry, place: ShardPlace, level: int = 0) -> bytes:
+    """The key of a shard of a group, the same at each level but for the level itself."""
     image, grid = place
-    return array_key(group, image) + b"/" + geometry.shard_key(grid).encode()
+    return array_key(group, image, level) + b"/" + geometry.shard_key(grid).encode()
 
 
 def shard_jobs(
@@ -101,6 +133,16 @@ def _group_jobs(
     base: Catalogue, after: Catalogue, group: GroupRecord, old_location: bytes, items: Mapping[int, Item]
 ) -> list[ShardJob]:
     geometry = group_geometry(group)
+    level_count, downscaling = group_levels(group)
+    levels = [(number, level_geometry(geometry, number)) for number in range(1, level_count + 1)]
+
+    def new_job(place: ShardPlace) -> ShardJob:
+        def both(level: int) -> tuple[bytes, bytes]:
+            key = shard_key(group, geometry, place, level)
+            return key, old_location + key[len(group.location) :]
+
+        beside = tuple(LevelShard(*both(number), smaller) for number, smaller in levels)
+        return ShardJob(*both(0), geometry, beside, downscaling)
 
     before = {(plane.image, plane.index): shard_place(geometry, plane) for plane in base.planes_of_group(group.id)}
     shards: dict[ShardPlace, ShardJob] = {}
@@ -111,14 +153,13 @@ def _group_jobs(
             continue
         job = shards.get(place)
         if job is None:
-            key = shard_key(group, geometry, place)
-            job = shards[place] = ShardJob(key, old_location + key[len(group.location) :], geometry)
+            job = shards[place] = new_job(place)
         item = items.get(plane.ino)
         if item is not None:
             job.new.append((item, plane))
             dirty.add(place)
         else:
-            job.kept += job.positions(plane)
+            job.kept.append(plane)
             before.pop((plane.image, plane.index), None)
     # what is left went, or its pixels are new; a shard of which nothing is left is removed, not written
     dirty |= shards.keys() & before.values()

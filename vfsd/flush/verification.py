@@ -143,7 +143,12 @@ class Verification:
         def compare_kept(job: ShardJob) -> None:
             self._assembly.writer.compare_kept(job)
 
+        def compare_levels(job: ShardJob) -> None:
+            self._assembly.writer.compare_levels(job)
+
         for _, problem in await each([job for job in self._assembly.shards if job.kept], compare_kept):
+            raise problem
+        for _, problem in await each([job for job in self._assembly.shards if job.levels], compare_levels):
             raise problem
         return [(item, self._damaged[item.ino]) for item in self._assembly.items if item.ino in self._damaged]
 

@@ -1,17 +1,21 @@
-"""Checking a whole store: every file is rebuilt, and its digest compared."""
+"""Checking a whole store: every file is rebuilt, and its digest compared; then the images' smaller levels are."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from vfsd.errors import StoredDataDamaged, shown_path
+from vfsd.flush.levels import check_level_plane
 from vfsd.flush.parallel import WORKERS
+from vfsd.flush.shards import LevelShard, shard_key, shard_place
 from vfsd.store import InodeRecord, Kind, Store
-from vfsd.store.stored import StoredFile
+from vfsd.store.pyramid import level_geometry
+from vfsd.store.stored import StoredFile, group_geometry, group_levels
 
 # Files described ahead of the workers: enough to keep them busy, few enough that skeletons do not pile up in memory.
 AHEAD = 4 * WORKERS
@@ -43,7 +47,7 @@ OnFile = Callable[[int, int, int], None]
 
 
 def verify_store(root: Path, *, on_progress: OnFile | None = None) -> VerifyReport:
-    """Rebuild every file of a store and compare its digest; nothing is written.
+    """Rebuild every file of a store and compare its digest, and its images' levels with their planes; nothing is written.
 
     Parameters
     ----------
@@ -89,7 +93,40 @@ def verify_store(root: Path, *, on_progress: OnFile | None = None) -> VerifyRepo
                     settle(path, record, job.result())
             for path, record, job in waiting:
                 settle(path, record, job.result())
+            damaged += _damaged_levels(store, pool)
         return VerifyReport(files, size, tuple(damaged))
+
+
+def _damaged_levels(store: Store, pool: ThreadPoolExecutor) -> Iterator[DamagedFile]:
+    """Shards of the images' levels that are not what the full size gives; each is said once."""
+    said: set[bytes] = set()
+
+    def settle(job: Future[tuple[bytes, str] | None]) -> Iterator[DamagedFile]:
+        found = job.result()
+        if found is not None and found[0] not in said:
+            said.add(found[0])
+            yield DamagedFile(found[0], f"{found[1]}; it is a smaller copy for viewers: no file is concerned")
+
+    waiting: deque[Future[tuple[bytes, str] | None]] = deque()
+    for group in store.catalogue.groups():
+        try:
+            geometry, (count, method) = group_geometry(group), group_levels(group)
+        except StoredDataDamaged:
+            continue  # its files say so
+        if not count:
+            continue
+        for plane in store.catalogue.planes_of_group(group.id):
+            place = shard_place(geometry, plane)
+            if place is None:
+                continue
+            keys = [shard_key(group, geometry, place, level) for level in range(count + 1)]
+            levels = [LevelShard(key, key, level_geometry(geometry, n)) for n, key in enumerate(keys[1:], 1)]
+            full = keys[0], geometry
+            waiting.append(pool.submit(check_level_plane, store.files.shards, full, levels, method, plane))
+            if len(waiting) >= AHEAD:
+                yield from settle(waiting.popleft())
+    for job in waiting:
+        yield from settle(job)
 
 
 def stored_files(store: Store) -> Iterator[tuple[bytes, InodeRecord, StoredFile | Exception]]:

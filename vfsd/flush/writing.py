@@ -7,6 +7,7 @@ Jobs run in worker threads, a few planes in memory each.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -18,6 +19,7 @@ import numpy as np
 from vfsd.codec.shard import ShardWriter
 from vfsd.errors import StoredDataDamaged, VfsdError
 from vfsd.flush.items import Item, ItemChanged
+from vfsd.flush.levels import LevelWriters, compare_level
 from vfsd.flush.shards import ShardJob, is_read_at_once
 from vfsd.images import (
     Skeleton,
@@ -110,6 +112,7 @@ class ObjectWriter:
         self.windows: dict[int, DisplayWindow] = {}
         self.skeletons: dict[int, bytes] = {}
         self.failures = Failures()
+        self._level_digests: dict[bytes, bytes] = {}
 
     # --- shards
 
@@ -121,21 +124,28 @@ class ObjectWriter:
         OSError
             The store's disk failed (full, for one): the flush as a whole cannot go on.
         """
-        fd = self._transaction.create(job.key)
-        try:
+        with contextlib.ExitStack() as opened:
+            fd = self._transaction.create(job.key)
+            opened.callback(os.close, fd)
             writer = ShardWriter(fd, job.geometry.chunks_per_shard)
-            for position in job.kept:
-                chunk = self._kept_chunk(job, position)
-                if chunk is not None:
-                    writer.append(position, chunk)
-            for item, planes in job.items.values():
-                self._append_item(writer, job, item, planes)
+            levels = LevelWriters(self._transaction, job, self._old_shards)
+            opened.callback(levels.close)
+            try:
+                for plane in job.kept:
+                    for position in job.positions(plane):
+                        chunk = self._kept_chunk(job, position)
+                        if chunk is not None:
+                            writer.append(position, chunk)
+                    levels.keep(plane)
+                for item, planes in job.items.values():
+                    self._append_item(writer, levels, job, item, planes)
+            except _OldShardDamaged as damaged:
+                self.failures.give_up_shard(job, damaged.problem)
+                return
             writer.finish()
             start_writeback(fd)
-        except _OldShardDamaged as damaged:
-            self.failures.give_up_shard(job, damaged.problem)
-        finally:
-            os.close(fd)
+            levels.finish()
+            self._level_digests.update(levels.digests)
 
     def _kept_chunk(self, job: ShardJob, position: int) -> bytes | None:
         try:
@@ -154,7 +164,7 @@ class ObjectWriter:
             They are not: the store's disk does not keep what is written to it.
         """
         written = ShardIndexes(self._transaction)
-        for position in job.kept:
+        for position in job.kept_positions:
             try:
                 copy = written.chunk(job.key, job.geometry.chunks_per_shard, position)
                 same = copy == self._old_shards.chunk(job.old_key, job.geometry.chunks_per_shard, position)
@@ -163,37 +173,52 @@ class ObjectWriter:
             if not same:
                 raise OSError(errno.EIO, "a shard does not read back as it was written", job.key)
 
-    def _append_item(self, writer: ShardWriter, job: ShardJob, item: Item, planes: list[PlaneRecord]) -> None:
+    def compare_levels(self, job: ShardJob) -> None:
+        """Whether the levels of a shard read back as they were written.
+
+        Raises
+        ------
+        OSError
+            They do not.
+        """
+        for level in job.levels:
+            compare_level(self._transaction, level, self._level_digests.get(level.key))
+
+    def _append_item(
+        self, writer: ShardWriter, levels: LevelWriters, job: ShardJob, item: Item, planes: list[PlaneRecord]
+    ) -> None:
         try:
-            for plane, chunks in self._encoded(item, planes, job.geometry):
-                for position, chunk in zip(job.positions(plane), chunks, strict=True):
+            for plane, pixels in self._read(item, planes, job.geometry):
+                self._look_at(item, pixels, job.geometry)
+                for position, chunk in zip(job.positions(plane), encode_plane(pixels, job.geometry), strict=True):
                     writer.append(position, chunk)
+                levels.add(plane, pixels)
         except _ReadFailed as failed:
             if item.layout is None:  # only the decoded copy for the plate is lacking
                 self.failures.make_plain(item, failed.problem)
             else:
                 self.failures.keep(item, failed.problem)
 
-    def _encoded(
+    def _read(
         self, item: Item, planes: list[PlaneRecord], geometry: ArrayGeometry
-    ) -> Iterator[tuple[PlaneRecord, list[bytes]]]:
-        """The compressed planes of an item, one at a time; what goes wrong with reading it is `_ReadFailed`."""
+    ) -> Iterator[tuple[PlaneRecord, memoryview]]:
+        """The planes of an item, little-endian, one at a time; what goes wrong with reading it is `_ReadFailed`."""
         try:
-            yield from self._encode_item(item, planes, geometry)
+            yield from self._read_item(item, planes, geometry)
         except (*ITEM_PROBLEMS, OSError) as problem:
             raise _ReadFailed(problem) from problem
 
-    def _encode_item(
+    def _read_item(
         self, item: Item, planes: list[PlaneRecord], geometry: ArrayGeometry
-    ) -> Iterator[tuple[PlaneRecord, list[bytes]]]:
+    ) -> Iterator[tuple[PlaneRecord, memoryview]]:
         if item.layout is None:
-            yield planes[0], self._encode_decoded(item, geometry)
+            yield planes[0], self._read_decoded(item, geometry)
         elif is_read_at_once(item, planes):
-            yield from self._encode_whole(item, planes, geometry)
+            yield from self._read_whole(item, planes)
         else:
             with item.opened() as fd:
                 for plane in planes:
-                    yield plane, self._encode(item, load_plane(fd, item.layout, plane.page), geometry)
+                    yield plane, load_plane(fd, item.layout, plane.page)
 
     def read_apart(self, item: Item) -> None:
         """Digest and skeleton of a file whose planes are read one by one: it is large, or goes into several shards."""
@@ -206,9 +231,7 @@ class ObjectWriter:
         except (*ITEM_PROBLEMS, OSError) as problem:
             self.failures.keep(item, problem)
 
-    def _encode_whole(
-        self, item: Item, planes: list[PlaneRecord], geometry: ArrayGeometry
-    ) -> Iterator[tuple[PlaneRecord, list[bytes]]]:
+    def _read_whole(self, item: Item, planes: list[PlaneRecord]) -> Iterator[tuple[PlaneRecord, memoryview]]:
         """One pass: the whole file in memory gives digest, skeleton and planes."""
         assert item.layout is not None
         content = item.read_whole()
@@ -216,21 +239,16 @@ class ObjectWriter:
         rest = b"".join(content[start : start + length] for start, length, _ in layout.gaps())
         self.skeletons[item.ino] = Skeleton(layout, rest).to_bytes()
         for plane in planes:
-            yield plane, self._encode(item, take_plane(content, layout, plane.page), geometry)
+            yield plane, take_plane(content, layout, plane.page)
 
-    def _encode(self, item: Item, pixels: memoryview, geometry: ArrayGeometry) -> list[bytes]:
-        self._look_at(item, pixels, geometry)
-        return encode_plane(pixels, geometry)
-
-    def _encode_decoded(self, item: Item, geometry: ArrayGeometry) -> list[bytes]:
+    @staticmethod
+    def _read_decoded(item: Item, geometry: ArrayGeometry) -> memoryview:
         """The pixels of a compressed file, for the plate; its bytes are stored as a plain file besides."""
         with item.opened() as fd:
             pixels = decode_tiff(fd, max_bytes=geometry.plane_bytes)[0]
         if pixels.nbytes != geometry.plane_bytes:
             raise ItemChanged("changed while it was being stored")
-        content = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data.cast("B")
-        self._look_at(item, content, geometry)
-        return encode_plane(content, geometry)
+        return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data.cast("B")
 
     def _look_at(self, item: Item, pixels: memoryview, geometry: ArrayGeometry) -> None:
         if item.ino in self.wanted_windows and item.ino not in self.windows:

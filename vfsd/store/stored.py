@@ -37,6 +37,7 @@ from vfsd.images import (
 from vfsd.store.catalogue import Catalogue, GroupRecord, InodeRecord, Kind, PlaneRecord
 from vfsd.store.geometry import ArrayGeometry, GeometryError
 from vfsd.store.planes import decode_plane, decode_plane_range
+from vfsd.store.pyramid import MAX_LEVELS, MEAN, STRIDE
 from vfsd.store.storage import LocalStorage, ObjectReader
 from vfsd.store.strips import RecentStrips
 
@@ -119,9 +120,18 @@ class StoredPlane:
         return lambda tile: shards.chunk(key, count, positions[tile])
 
 
-def array_key(group: GroupRecord, image: str) -> bytes:
-    """Key of the full-size array of an image in a group."""
-    return b"/".join(part for part in (group.location, image.encode(), b"0") if part)
+def array_key(group: GroupRecord, image: str, level: int = 0) -> bytes:
+    """Key of an array of an image in a group; level 0 has the full size."""
+    return b"/".join(part for part in (group.location, image.encode(), b"%d" % level) if part)
+
+
+def group_levels(group: GroupRecord) -> tuple[int, str]:
+    """How many levels each image of a group has below the full size, and how they are made (`pyramid`)."""
+    document = json.loads(group.document)
+    levels, method = document.get("levels", 0), document.get("downscaling", MEAN)
+    if type(levels) is not int or not 0 <= levels <= MAX_LEVELS or method not in (MEAN, STRIDE):
+        raise StoredDataDamaged("the catalogue's row of this image group is damaged", path=group.location)
+    return levels, method
 
 
 def group_geometry(group: GroupRecord) -> ArrayGeometry:

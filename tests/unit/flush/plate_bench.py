@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import sqlite3
@@ -27,7 +28,8 @@ from vfsd.codec.shard import read_index
 from vfsd.flush import FlushProgress, FlushResult, flush_tree, verify_store
 from vfsd.plates import recognise_plates
 from vfsd.store import GroupRecord, PlaneRecord, Store
-from vfsd.store.stored import array_key, group_geometry
+from vfsd.store.pyramid import level_geometry
+from vfsd.store.stored import array_key, group_geometry, group_levels
 from vfsd.tiers import TierFiles
 from vfsd.tree import Caller, Changes, Tree
 from vfsd.tree.node import Node
@@ -349,7 +351,8 @@ def _known_objects(store: Store, expected: Contents | None) -> set[bytes]:
             with (store.root / os.fsdecode(key)).open("rb") as file:
                 assert sorted(present) == list(read_index(file.fileno(), geometry.chunks_per_shard).present()), key
         known |= {key for _, key in positions}
-        known |= _metadata_keys(group.location, {plane.image for plane in planes})
+        known |= _known_levels(store, group, planes)
+        known |= _metadata_keys(group, {plane.image for plane in planes})
     return known
 
 
@@ -368,12 +371,28 @@ def _belongs(store: Store, group: GroupRecord, plane: PlaneRecord, path: bytes) 
     return False
 
 
-def _metadata_keys(location: bytes, images: set[str]) -> set[bytes]:
+def _known_levels(store: Store, group: GroupRecord, planes: Sequence[PlaneRecord]) -> set[bytes]:
+    """The shards of the levels; that their pixels are right is verified with the store."""
+    positions: dict[tuple[int, bytes], list[int]] = {}
+    full = group_geometry(group)
+    for level, plane in itertools.product(range(1, group_levels(group)[0] + 1), planes):
+        geometry, index = level_geometry(full, level), plane.index[: len(full.leading)]
+        shard = geometry.shard_key(geometry.shard_grid_position(index)).encode()
+        key = array_key(group, plane.image, level) + b"/" + shard
+        positions.setdefault((level, key), []).extend(geometry.positions_in_shard(index))
+    for (level, key), present in positions.items():
+        with (store.root / os.fsdecode(key)).open("rb") as file:
+            index_of_shard = read_index(file.fileno(), level_geometry(full, level).chunks_per_shard)
+        assert sorted(present) == list(index_of_shard.present()), key
+    return {key for _, key in positions}
+
+
+def _metadata_keys(group: GroupRecord, images: set[str]) -> set[bytes]:
     folders = {b""}
-    for image in images:
-        parts = [*image.split("/"), "0"] if image else ["0"]
+    for image, level in itertools.product(images, range(group_levels(group)[0] + 1)):
+        parts = [*image.split("/"), str(level)] if image else [str(level)]
         folders |= {"/".join(parts[:depth]).encode() for depth in range(1, len(parts) + 1)}
-    return {b"/".join(part for part in (location, folder, b"zarr.json") if part) for folder in folders}
+    return {b"/".join(part for part in (group.location, folder, b"zarr.json") if part) for folder in folders}
 
 
 def _assert_plane(array: Any, index: tuple[int, ...], content: bytes, page: int) -> None:
@@ -388,11 +407,13 @@ def _assert_plane(array: Any, index: tuple[int, ...], content: bytes, page: int)
     np.testing.assert_array_equal(seen, expected)
 
 
-def zarr_array(root: Path, location: bytes, image: str = "") -> Any:
+def zarr_array(root: Path, location: bytes, image: str = "", level: int = 0) -> Any:
     """An array as zarr-python opens it."""
     import zarr
 
-    return zarr.open_array(os.fsdecode(os.path.join(os.fsencode(root), location, image.encode(), b"0")), mode="r")
+    return zarr.open_array(
+        os.fsdecode(os.path.join(os.fsencode(root), location, image.encode(), b"%d" % level)), mode="r"
+    )
 
 
 def group_locations(root: Path) -> dict[bytes, int]:

@@ -95,7 +95,7 @@ def test_any_range_is_what_the_file_has(tmp_path: Path) -> None:
 
 def test_a_damaged_shard_is_said_and_never_encoded_into_something_else(tmp_path: Path) -> None:
     bench, _ = filled(tmp_path, {LZW: FILES[LZW]})
-    (shard,) = (bench.store / "images").rglob("c.*")
+    (shard,) = (bench.store / "images").rglob("0/c.*")
     content = bytearray(shard.read_bytes())
     content[100:200] = bytes(100)
     shard.write_bytes(content)
