@@ -68,6 +68,8 @@ def _end_of_log(mount: Mount) -> list[str]:
 
 # The folder of the plate that begins in the source.
 BEGINS = "begins"
+# Another, with files of random bytes, the first of them empty.
+SCRIBBLED, SCRIBBLED_FILES = "scribbled", 8
 
 
 def memory_of(pid: int) -> str:
@@ -110,6 +112,9 @@ def bench(folder: Path | None) -> Iterator[Bench]:
         made.mountpoint.mkdir()
         (made.source / BEGINS).mkdir(parents=True)
         (made.source / BEGINS / "notes.txt").write_text("This file is of the source.\n")
+        (made.source / SCRIBBLED).mkdir()
+        for number in range(SCRIBBLED_FILES):
+            (made.source / SCRIBBLED / str(number)).write_bytes(os.urandom(number * 100_000))
         before = read_tree(made.source)
         yield made
         assert_same_tree(read_tree(made.source), before, "the source after the run")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from blackbox.daemons import Mount
 
-from conformance.plate import bench, flushed_meanwhile, memory_of
+from conformance.plate import SCRIBBLED, bench, flushed_meanwhile, memory_of
 
 PROGRAMS = ("fio", "stress-ng", "dbench")
 RAM = "64M"
@@ -85,7 +85,7 @@ STRESSORS: dict[str, tuple[str, ...]] = {
 # Not run: fallocate, fpunch and fsize test fallocate(2), fiemap, verity, inode-flags and rawdev ioctls, none of which
 # reaches this file system; bind-mount, binderfs, procfs, eventfd and the like are of no file system on disk.
 
-_TROUBLE = re.compile(r"^stress-ng: (fail|error):.*", re.MULTILINE)
+_TROUBLE = re.compile(r"^(?:stress-ng: (?:fail|error)|difference|Traceback).*", re.MULTILINE)
 _RATE = re.compile(r"^stress-ng: metrc: .*?\] \S+ +(\d+) ", re.MULTILINE)
 
 
@@ -169,6 +169,18 @@ def run_stress_ng(folder: Path, seconds: int, only: Sequence[str]) -> Iterator[S
         yield Step(step.name, step.code or int(bool(left)), step.seconds, f"{step.said} operations {left or ''}")
 
 
+def run_scribble(mount: Mount, seconds: int, *, check_only: bool) -> Iterator[Step]:
+    """Our own: see `scribble.py`; files that begin in the source, with flushes meanwhile."""
+    command: list[str | Path] = [sys.executable, "-m", "conformance.scribble", mount.path / SCRIBBLED]
+    command += [mount.store.with_name("expected"), "--seconds", str(seconds)]
+    limit, shown = seconds + GRACE_SECONDS, re.compile(r"(\d+) acts")
+    if check_only:
+        yield run("scribble again", [*command, "--check"], limit, shown)
+    else:
+        with flushed_meanwhile(mount):
+            yield run("scribble and flushes", command, limit, shown)
+
+
 def run_all_at_once(mount: Mount, seconds: int) -> Iterator[Step]:
     """One worker of every stressor at the same time, while everything is flushed all the time."""
     folder = mount.path / "crowd"
@@ -208,8 +220,9 @@ def main() -> int:
     options = argparse.ArgumentParser(description="fio, stress-ng and dbench on a vfsd mount")
     options.add_argument("--seconds", type=int, default=10, help="for each stressor")
     options.add_argument(
-        "--only", action="append", default=[], help="fio, dbench, crowd, or a stressor (may be repeated)"
+        "--only", action="append", default=[], help="fio, dbench, scribble, crowd, or a stressor (may be repeated)"
     )
+    options.add_argument("--ram", default=RAM, help="budget of the RAM tier")
     options.add_argument("--work", type=Path, help="folder for the plate (default: the system's temporary one)")
     given = options.parse_args()
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
@@ -218,17 +231,21 @@ def main() -> int:
     wanted = given.only
     good = True
     with bench(given.work) as plate:
-        with plate.mounted("--ram", RAM) as mount:
+        with plate.mounted("--ram", given.ram) as mount:
             if not wanted or "fio" in wanted:
                 good = take(run_fio(mount.path / "fio", check_only=False), mount) and good
             if not wanted or "dbench" in wanted:
                 good = take(run_dbench(mount, 3 * given.seconds), mount) and good
+            if not wanted or "scribble" in wanted:
+                good = take(run_scribble(mount, 6 * given.seconds, check_only=False), mount) and good
             if not wanted or "crowd" in wanted:
                 good = take(run_all_at_once(mount, 3 * given.seconds), mount) and good
             good = take(run_stress_ng(mount.path / "stress", given.seconds, wanted), mount) and good
-        if not wanted or "fio" in wanted:
-            with plate.mounted("--ram", RAM) as mount:
+        with plate.mounted("--ram", given.ram) as mount:
+            if not wanted or "fio" in wanted:
                 good = take(run_fio(mount.path / "fio", check_only=True), mount) and good
+            if not wanted or "scribble" in wanted:
+                good = take(run_scribble(mount, given.seconds, check_only=True), mount) and good
     print("all clean" if good else "NOT clean", flush=True)
     return 0 if good else 1
 
