@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from hypothesis import settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 from blackbox.daemons import DONE, Mount, Mounted, Plate, Vfsd, mount_plate, mounted_at, unmount_with
+from blackbox.layers import LAYERS, Both, Stage, staged
 from blackbox.trees import Tree, assert_same_tree, read_tree
 
 # In CI the same examples each time, so that a run says something of the change and not of its luck; people at their
@@ -100,6 +102,27 @@ def plate(tmp_path: Path, vfsd: Vfsd) -> Plate:
         return folder
 
     return provide
+
+
+@pytest.fixture(scope="module", params=LAYERS)
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """One mount for all tests of a module that ask for it, once over each layer in which files can begin.
+
+    As root it is in a folder that other users reach, and for them, too: pytest's own folders are closed to them.
+    """
+    with tempfile.TemporaryDirectory(prefix="vfsd-stage-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        vfsd = Vfsd({**os.environ, "XDG_STATE_HOME": str(folder / "state")})
+        others = ["--allow-other"] if os.geteuid() == 0 else []
+        with staged(vfsd, folder, str(request.param), "pyfuse3", *others) as made:
+            yield made
+
+
+@pytest.fixture
+def both(stage: Stage) -> Both:
+    """A folder on the mount and the same one on the local disk, for `both.agree(act)`."""
+    return stage.folder()
 
 
 @pytest.fixture

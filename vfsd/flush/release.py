@@ -78,7 +78,8 @@ def _release_item(tree: Tree, snapshot: Snapshot, item: Item, *, durable: bool) 
     # something changed meanwhile: it stays in the journal, above the committed version
     newer, tier = row.record.placed_as(committed), row.tier
     if released:
-        newer, tier = replace(newer, mtime=released[0].mtime), None
+        ctime = newer.ctime if node is None else node.ctime()
+        newer, tier = replace(newer, mtime=released[0].mtime, ctime=ctime), None
     elif tier is not None:
         newer = replace(newer, size=row.record.size, version=row.record.version)  # they name the tier file
     tree.journal.put_inode(newer, tier, row.own_xattrs, tier is not None and row.unsettled)

@@ -105,7 +105,7 @@ def _is_wanted(path: bytes, paths: Sequence[bytes] | None) -> bool:
 def _dirty_item(tree: Tree, node: Node, path: bytes) -> Item:
     data = node.data
     assert data is not None
-    record = replace(node.record, size=data.size, mtime=data.mtime, ctime=max(node.record.ctime, data.mtime))
+    record = replace(node.record, size=data.size, mtime=data.mtime, ctime=node.ctime())
     return Item(
         node.ino,
         path,

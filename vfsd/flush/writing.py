@@ -34,9 +34,10 @@ from vfsd.images import (
 from vfsd.store import Transaction
 from vfsd.store.catalogue import PlaneRecord
 from vfsd.store.geometry import ArrayGeometry
+from vfsd.store.holes import write_around_holes
 from vfsd.store.ngff import DisplayWindow, display_window
 from vfsd.store.planes import encode_plane
-from vfsd.store.storage import start_writeback, write_all
+from vfsd.store.storage import start_writeback
 from vfsd.store.stored import ShardIndexes
 
 # What may go wrong with one file without stopping the others.
@@ -259,9 +260,12 @@ class ObjectWriter:
     def write_plain(self, item: Item, key: bytes) -> None:
         """Store a file's bytes as they are; raises OSError when the store's disk fails."""
         target = self._transaction.create(key)
+        size = 0
         try:
             for piece in self._read_pieces(item):
-                write_all(target, piece)
+                write_around_holes(target, piece, size)
+                size += len(piece)
+            os.ftruncate(target, size)
             start_writeback(target)
         except _ReadFailed as failed:
             self.failures.keep(item, failed.problem)

@@ -12,23 +12,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import functools
 import os
 import subprocess
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast, final
+from typing import Any, cast, final
 
 import pyfuse3
 import trio
 
 from vfsd.errors import BusyError, UnfitError
-from vfsd.fuse.errno_of import errno_of
+from vfsd.fuse.guard import answers, log_and_answer
 from vfsd.tree import Attributes, Caller, Changes, OpenFile, Tree
 from vfsd.tree.layers import REVALIDATE_AFTER
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 # Seconds for which the kernel may keep what only this mount can change.
 STABLE_TIMEOUT = 3600.0
@@ -39,36 +35,14 @@ MIN_TASKS = 16
 # Kernel read-ahead of the mount, KiB: at the default of 128 every read request is that small; 1024 measured best.
 READ_AHEAD_KB = 1024
 
+# What the first argument of a handler is, where it is no inode: a file's handle, a listing's; or the directory of a name.
+_ON_HANDLES = ("read", "write", "flush", "release", "fsync")
+_ON_LISTINGS = ("readdir", "releasedir", "fsyncdir")
+_ON_NAMES = ("lookup", "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "create")
+
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _answers(
-    operation: str,
-) -> Callable[
-    [Callable[Concatenate[_Operations, int, P], Coroutine[Any, Any, R]]],
-    Callable[Concatenate[_Operations, int, P], Coroutine[Any, Any, R]],
-]:
-    """Turn every exception of a handler into an errno; the first argument names the inode or handle concerned."""
-
-    def wrap(
-        handler: Callable[Concatenate[_Operations, int, P], Coroutine[Any, Any, R]],
-    ) -> Callable[Concatenate[_Operations, int, P], Coroutine[Any, Any, R]]:
-        @functools.wraps(handler)
-        async def guarded(self: _Operations, subject: int, *args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                return await handler(self, subject, *args, **kwargs)
-            except pyfuse3.FUSEError:
-                raise
-            except Exception as problem:
-                name = next((arg for arg in args if isinstance(arg, bytes)), b"")
-                path = self.path_for_log(operation, subject, name)
-                raise pyfuse3.FUSEError(errno_of(problem, operation, path)) from problem
-
-        return cast("Callable[Concatenate[_Operations, int, P], Coroutine[Any, Any, R]]", guarded)
-
-    return wrap
 
 
 def _as_option(name: str) -> str:
@@ -97,13 +71,18 @@ class _Operations(pyfuse3.Operations):
         self._files: dict[int, OpenFile] = {}
         self._listings: dict[int, tuple[int, list[bytes]]] = {}
         self._next_handle = 1
+        self._accessed: set[int] = set()
+        self._access_noted = trio.Event()
 
     def path_for_log(self, operation: str, subject: int, name: bytes) -> bytes:
         """The path that a request was about, as far as it is known."""
-        handle = self._files.get(subject) if operation in ("read", "write", "fsync") else None
-        node = handle.node if handle is not None else self._tree.layers.nodes.get(subject)
+        if operation in _ON_LISTINGS:
+            subject = self._listings[subject][0]
+        node = self._files[subject].node if operation in _ON_HANDLES else self._tree.layers.nodes.get(subject)
         path = b"?" if node is None else node.path()
-        return path + b"/" + name if operation in ("lookup", "create", "mkdir") and name else path
+        if operation in _ON_NAMES:
+            return path + b"/" + name if path else name
+        return path
 
     def _entry(self, found: Attributes) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
@@ -137,9 +116,19 @@ class _Operations(pyfuse3.Operations):
             self._contents.release(handle)
         self._listings.clear()
 
+    async def tell_access_times(self) -> None:
+        """Runs while the mount is served: have the kernel ask anew for attributes of files whose access time was moved
+        by an open. It does so by itself after each read that it asks us for, but not where it has the bytes already."""
+        while True:
+            await self._access_noted.wait()
+            self._access_noted = trio.Event()
+            while self._accessed:
+                with contextlib.suppress(OSError):  # the kernel has forgotten the file already
+                    pyfuse3.invalidate_inode(self._accessed.pop(), attr_only=True)
+
     # --- names
 
-    @_answers("lookup")
+    @answers("lookup")
     async def lookup(self, parent: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         try:
             return self._entry(await self._names.lookup(parent, name))
@@ -154,46 +143,48 @@ class _Operations(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for ino, count in inode_list:
-            with contextlib.suppress(OSError):
+            try:
                 self._names.forget(ino, count)
+            except Exception as problem:  # nobody waits for an answer
+                log_and_answer(self, "forget", ino, problem)
 
-    @_answers("readlink")
+    @answers("readlink")
     async def readlink(self, inode: int, ctx: Any) -> bytes:
         return await self._names.readlink(inode)
 
-    @_answers("mknod")
+    @answers("mknod")
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> pyfuse3.EntryAttributes:
         return self._entry(await self._names.mknod(parent, name, mode, rdev, _caller(ctx)))
 
-    @_answers("mkdir")
+    @answers("mkdir")
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> pyfuse3.EntryAttributes:
         return self._entry(await self._names.mkdir(parent, name, mode, _caller(ctx)))
 
-    @_answers("unlink")
+    @answers("unlink")
     async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
         await self._names.unlink(parent, name)
 
-    @_answers("rmdir")
+    @answers("rmdir")
     async def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
         await self._names.rmdir(parent, name)
 
-    @_answers("symlink")
+    @answers("symlink")
     async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         return self._entry(await self._names.symlink(parent, name, target, _caller(ctx)))
 
-    @_answers("rename")
+    @answers("rename")
     async def rename(
         self, parent_old: int, name_old: bytes, parent_new: int, name_new: bytes, flags: int, ctx: Any
     ) -> None:
         await self._names.rename(parent_old, name_old, parent_new, name_new, flags)
 
-    @_answers("link")
+    @answers("link")
     async def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         return self._entry(await self._names.link(inode, new_parent, new_name))
 
     # --- directories
 
-    @_answers("opendir")
+    @answers("opendir")
     async def opendir(self, inode: int, ctx: Any) -> int:
         self._tree.layers.directory(inode)
         number = self._next_handle
@@ -201,13 +192,14 @@ class _Operations(pyfuse3.Operations):
         self._listings[number] = (inode, [])
         return number
 
-    @_answers("readdir")
+    @answers("readdir")
     async def readdir(self, fh: int, start_id: int, token: Any) -> None:
         inode, names = self._listings[fh]
         if start_id == 0:
             # one moment's names for the whole listing: positions stay right while entries come and go
             names = [b".", b"..", *await self._names.listing(inode)]
             self._listings[fh] = (inode, names)
+            self._names.note_access(inode)
         for place in range(start_id, len(names)):
             name = names[place]
             found = self._names.entry(inode, name)
@@ -218,22 +210,25 @@ class _Operations(pyfuse3.Operations):
             if name not in (b".", b".."):
                 self._names.count_lookup(found.ino)
 
-    @_answers("releasedir")
+    @answers("releasedir")
     async def releasedir(self, fh: int) -> None:
         self._listings.pop(fh, None)
 
-    @_answers("fsyncdir")
+    @answers("fsyncdir")
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         await self._tree.journal.sync()
 
     # --- files
 
-    @_answers("open")
+    @answers("open")
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
         handle = await self._contents.open(inode, flags)
+        if handle.accessed and handle.keep_cache:
+            self._accessed.add(inode)
+            self._access_noted.set()
         return pyfuse3.FileInfo(fh=self._keep(handle), keep_cache=handle.keep_cache)
 
-    @_answers("create")
+    @answers("create")
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: Any
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
@@ -252,36 +247,37 @@ class _Operations(pyfuse3.Operations):
         entry = self._entry(handle.node.attributes())
         return pyfuse3.FileInfo(fh=self._keep(handle), keep_cache=handle.keep_cache), entry
 
-    @_answers("read")
+    @answers("read")
     async def read(self, fh: int, off: int, size: int) -> bytes:
         # pyfuse3 takes any buffer, its annotation only knows bytes: a copy of each megabyte is not worth that
         return cast(bytes, await self._contents.read(self._files[fh], off, size))
 
-    @_answers("write")
+    @answers("write")
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         return await self._contents.write(self._files[fh], off, buf)
 
-    @_answers("flush")
+    @answers("flush")
     async def flush(self, fh: int) -> None:
         """Every close: what was written is in a tier file already."""
 
-    @_answers("release")
+    @answers("release")
     async def release(self, fh: int) -> None:
-        handle = self._files.pop(fh, None)
-        if handle is not None:
-            self._contents.release(handle)
+        try:
+            self._contents.release(self._files[fh])
+        finally:
+            del self._files[fh]
 
-    @_answers("fsync")
+    @answers("fsync")
     async def fsync(self, fh: int, datasync: bool) -> None:
         await self._contents.fsync(self._files[fh].node)
 
     # --- attributes
 
-    @_answers("getattr")
+    @answers("getattr")
     async def getattr(self, inode: int, ctx: Any) -> pyfuse3.EntryAttributes:
         return self._entry(await self._attributes.getattr(inode))
 
-    @_answers("setattr")
+    @answers("setattr")
     async def setattr(self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any) -> pyfuse3.EntryAttributes:
         changes = Changes(
             mode=attr.st_mode if fields.update_mode else None,
@@ -293,7 +289,7 @@ class _Operations(pyfuse3.Operations):
         )
         return self._entry(await self._attributes.setattr(inode, changes))
 
-    @_answers("statfs")
+    @answers("statfs")
     async def _statfs(self, inode: int) -> pyfuse3.StatvfsData:
         figures = self._attributes.statfs()
         answer = pyfuse3.StatvfsData()
@@ -308,19 +304,19 @@ class _Operations(pyfuse3.Operations):
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
         return await self._statfs(pyfuse3.ROOT_INODE)
 
-    @_answers("getxattr")
+    @answers("getxattr")
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
         return await self._attributes.getxattr(inode, name)
 
-    @_answers("listxattr")
+    @answers("listxattr")
     async def listxattr(self, inode: int, ctx: Any) -> Sequence[bytes]:
         return await self._attributes.listxattr(inode)
 
-    @_answers("setxattr")
+    @answers("setxattr")
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
         await self._attributes.setxattr(inode, name, value)
 
-    @_answers("removexattr")
+    @answers("removexattr")
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
         await self._attributes.removexattr(inode, name)
 
@@ -375,7 +371,9 @@ class Pyfuse3Transport:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.to_thread.run_sync, self._raise_read_ahead)  # its lstat is answered by us
+                nursery.start_soon(self._operations.tell_access_times)
                 await pyfuse3.main(min_tasks=MIN_TASKS)
+                nursery.cancel_scope.cancel()
         finally:
             self._mounted = False
             pyfuse3.close(unmount=False)

@@ -36,6 +36,7 @@ from vfsd.images import (
 )
 from vfsd.store.catalogue import Catalogue, GroupRecord, InodeRecord, Kind, PlaneRecord
 from vfsd.store.geometry import ArrayGeometry, GeometryError
+from vfsd.store.holes import write_around_holes
 from vfsd.store.planes import decode_plane, decode_plane_range
 from vfsd.store.pyramid import MAX_LEVELS, MEAN, STRIDE
 from vfsd.store.storage import LocalStorage, ObjectReader
@@ -172,16 +173,16 @@ class StoredFile:
         StoredDataDamaged
             The store's bytes are missing, damaged or not those that the digest is of.
         OSError
-            From the target, ENOSPC above all (it is allocated first).
+            From the target, ENOSPC above all (where planes are written through a mapping, it is allocated first).
         """
         size = self.record.size
         if size == 0:
             self._compare(xxhash.xxh3_128_digest(b""))
             return
-        os.posix_fallocate(fd, 0, size)  # a full tmpfs says so here; written through the mapping it would be SIGBUS
         if self.skeleton is None:
             self._twice(lambda: self._copy_plain(fd))
             return
+        os.posix_fallocate(fd, 0, size)  # a full tmpfs says so here; written through the mapping it would be SIGBUS
         # not closed, but let go of: after an error its traceback still has views of it
         self.rebuild_buffer(memoryview(mmap.mmap(fd, size)))
 
@@ -249,15 +250,15 @@ class StoredFile:
             raise StoredDataDamaged(f"has no chunk for the plane {plane.index}", path=plane.shard_key)
 
     def _copy_plain(self, fd: int) -> None:
+        os.ftruncate(fd, 0)  # of an earlier try nothing may show through a hole
+        os.ftruncate(fd, self.record.size)
         hasher = xxhash.xxh3_128()
         buffer = memoryview(bytearray(min(PIECE, self.record.size)))
         for offset in range(0, self.record.size, PIECE):
             piece = buffer[: min(PIECE, self.record.size - offset)]
             self._read_plain(offset, piece)
             hasher.update(piece)
-            done = 0
-            while done < len(piece):
-                done += os.pwrite(fd, piece[done:], offset + done)
+            write_around_holes(fd, piece, offset)
         self._compare(hasher.digest())
 
     def _read_plain(self, offset: int, out: memoryview) -> None:

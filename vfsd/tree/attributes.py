@@ -65,6 +65,14 @@ class SpaceFigures:
     files: int
 
 
+def _check_namespace(name: bytes) -> None:
+    """Only `user.` is kept."""
+    if not name.startswith(b"user."):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    if name == b"user.":
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
 @final
 class AttributeOperations:
     """See the module."""
@@ -138,8 +146,9 @@ class AttributeOperations:
             return self.tier(node).encode()
         if name == LOCATION_XATTR and not node.is_directory:
             return json.dumps(self.location(node), sort_keys=True).encode()
-        if not name.startswith(b"user."):
+        if name.startswith(b"security."):  # what the kernel asks for before each write, and programs ask of any file
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        _check_namespace(name)
         if node.own_xattrs:
             value = self._layers.journal.xattr(node.ino, name)
         else:
@@ -186,8 +195,7 @@ class AttributeOperations:
     def _writable_for_xattr(self, ino: int, name: bytes) -> Node:
         if self._read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        if not name.startswith(b"user."):
-            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        _check_namespace(name)
         if name == LOCATION_XATTR:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         node = self._layers.node(ino)

@@ -31,6 +31,7 @@ from vfsd.tiers import TierFile, TierFiles, copy_unchanged, read_disk
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
 from vfsd.tree.recording import Recording
+from vfsd.tree.stamps import note_access, note_change
 
 log = logging.getLogger("vfsd.tree")
 
@@ -47,14 +48,20 @@ class OpenFile:
     ----------
     keep_cache : bool
         What the kernel cached of earlier opens is still right.
+    noticed : bool
+        Its reads move the file's access time.
+    accessed : bool
+        Opening it has moved the access time: a kernel may answer all its reads from what it has cached.
     """
 
-    __slots__ = ("closed", "described", "keep_cache", "node", "opened", "writable")
+    __slots__ = ("accessed", "closed", "described", "keep_cache", "node", "noticed", "opened", "writable")
 
-    def __init__(self, node: Node, *, writable: bool, keep_cache: bool) -> None:
+    def __init__(self, node: Node, flags: int, *, writable: bool, keep_cache: bool, noticed: bool) -> None:
         self.node = node
         self.writable = writable
         self.keep_cache = keep_cache
+        self.noticed = noticed
+        self.accessed = noticed and flags & os.O_ACCMODE == os.O_RDONLY and note_access(node)
         self.opened = node.opened
         self.described: tuple[Catalogue, StoredFile] | None = None
         self.closed = False
@@ -96,7 +103,8 @@ class Contents:
         except BaseException:
             self._close(node, writable)
             raise
-        return OpenFile(node, writable=writable, keep_cache=keep_cache)
+        noticed = not (self._read_only or flags & os.O_NOATIME)
+        return OpenFile(node, flags, writable=writable, keep_cache=keep_cache, noticed=noticed)
 
     def release(self, handle: OpenFile) -> None:
         """The last reference to a handle is gone."""
@@ -141,6 +149,8 @@ class Contents:
             The store's copy is missing or does not match its digest.
         """
         node = handle.node
+        if handle.noticed:
+            note_access(node)
         while True:
             data = node.data
             if data is not None:
@@ -255,7 +265,10 @@ class Contents:
         while not node.dirty:
             await self._copy_up(node, None)
         assert node.data is not None
-        return await self._tiers.write(node.data, offset, data)
+        try:
+            return await self._tiers.write(node.data, offset, data)
+        finally:
+            note_change(node)
 
     async def truncate(self, node: Node, size: int) -> None:
         """Cut or extend to `size` bytes; cutting to nothing copies nothing."""
@@ -272,6 +285,7 @@ class Contents:
                 break
         assert node.data is not None
         await self._tiers.truncate(node.data, size)
+        note_change(node)
 
     def create_data(self, node: Node) -> None:
         """An empty tier file for a new node; the caller records the node."""

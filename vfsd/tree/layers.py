@@ -164,7 +164,7 @@ class Layers:
                 continue
             committed = self.store.catalogue.inode(ino)
             if committed is not None:
-                node.record = committed
+                node.record = replace(committed, atime=node.record.atime)  # reads move it in memory only
                 node.recorded = node.own_xattrs = node.from_source = False
                 node.places = None
 
@@ -228,6 +228,8 @@ class Layers:
                 raise OSError(errno.ESTALE, "is no longer in the source", directory.record.origin) from None
             listing = None  # what the mount added is still there
         directory.names_checked = directory.names_read = trio.current_time()
+        if listing is not None:
+            self._follow_names(directory, listing.mtime)
         return listing
 
     def _known_entries(self, directory: Node) -> dict[bytes, int]:
@@ -379,6 +381,7 @@ class Layers:
         listing = SourceListing((), 0)
         try:
             found = await self._stat_source(directory.record.origin)
+            self._follow_names(directory, found.st_mtime_ns)
             old = fresh and trio.current_time() - directory.names_read > REVALIDATE_AFTER
             if found.st_mtime_ns == directory.source_mtime and not old:
                 return
@@ -400,7 +403,11 @@ class Layers:
     async def revalidate_file(self, node: Node) -> None:
         """Look at a source object again, unless that was done lately; raises ESTALE when it is gone or another kind."""
         origin = node.record.origin
-        if self.source is None or origin is None or not self._follows(node):
+        if self.source is None or origin is None:
+            return
+        if node.is_directory and not node.from_source:
+            await self._look_at_directory(node)
+        if not self._follows(node):
             return
         if trio.current_time() - node.checked <= REVALIDATE_AFTER:
             return
@@ -421,6 +428,26 @@ class Layers:
         assert self.source is not None
         found = self.source.stat_at_once(path)
         return found if found is not None else await trio.to_thread.run_sync(self.source.stat, path)
+
+    async def _look_at_directory(self, directory: Node) -> None:
+        """Look at the source's directory below a recorded one again, unless that was done lately."""
+        origin = directory.record.origin
+        if self.source is None or origin is None or directory.record.opaque:
+            return
+        if trio.current_time() - max(directory.checked, directory.names_checked) <= REVALIDATE_AFTER:
+            return
+        directory.checked = trio.current_time()
+        try:
+            found = await self._stat_source(origin)
+        except OSError:
+            return  # what is recorded of it counts
+        self._follow_names(directory, found.st_mtime_ns)
+
+    @staticmethod
+    def _follow_names(directory: Node, mtime: int) -> None:
+        """Names came or went in the source below a directory with times of its own: they are moved by that, too."""
+        if not directory.from_source and mtime > directory.record.ctime:
+            directory.record = replace(directory.record, mtime=mtime, ctime=mtime)
 
     def doubt(self, node: Node) -> None:
         """A source object was not as expected: look at it, and for its name, at the next lookup."""

@@ -21,6 +21,7 @@ from vfsd.tree.contents import Contents
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Attributes, Node
 from vfsd.tree.recording import Recording
+from vfsd.tree.stamps import note_access
 
 # ext4's limits (include/uapi/linux/limits.h, fs/ext4); the kernel's FUSE would let names of 1024 bytes through.
 NAME_MAX = 255
@@ -91,10 +92,17 @@ class Names:
 
     async def readlink(self, ino: int) -> bytes:
         """Where a symbolic link points."""
-        target = self._layers.node(ino).record.target
+        node = self._layers.node(ino)
+        target = node.record.target
         if target is None:
             raise _fail(errno.EINVAL)
+        self.note_access(ino)
         return target
+
+    def note_access(self, ino: int) -> None:
+        """A program read a directory or a symbolic link: its access time moves."""
+        if not self._read_only:
+            note_access(self._layers.node(ino))
 
     async def listing(self, ino: int) -> list[bytes]:
         """The names in a directory now, without "." and ".."; a transport lists them by `entry`."""

@@ -167,7 +167,7 @@ class Node:
     def attributes(self) -> Attributes:
         """What `stat` shows now."""
         record = self.record
-        size, mtime = self.size(), self.mtime()
+        size = self.size()
         if self.dirty and self.data is not None:
             blocks = self.data.allocated // 512
         elif self.from_source:
@@ -184,10 +184,16 @@ class Node:
             size=4096 if self.is_directory and size == 0 else size,
             blocks=blocks,
             atime=record.atime,
-            mtime=mtime,
+            mtime=self.mtime(),
             ctime=self.ctime(),
-            stable=not self.from_source and (record.kind is not Kind.SOURCE or self.data is not None),
+            stable=self._is_stable(),
         )
+
+    def _is_stable(self) -> bool:
+        record = self.record
+        if self.is_directory:  # its times move when names come and go in the source
+            return record.origin is None or record.opaque
+        return not self.from_source and (record.kind is not Kind.SOURCE or self.data is not None)
 
     def path(self) -> bytes:
         """Its path from the root, for messages and for placing it in the store; b"" is the root."""

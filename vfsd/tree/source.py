@@ -132,7 +132,7 @@ class Source:
 
     def listing(self, path: bytes) -> SourceListing:
         """Everything in a directory; a name that vanishes meanwhile is left out."""
-        fd = os.open(path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        fd = self._open_unnoticed(path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             mtime = os.fstat(fd).st_mtime_ns
             if abs(time.time_ns() - mtime) < MTIME_STEP_NS:
@@ -154,9 +154,7 @@ class Source:
         """A descriptor for reading a regular file; raises ESTALE when it is something else by now."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            fd = os.open(path, flags | os.O_NOATIME, dir_fd=self._fd)
-        except PermissionError:  # O_NOATIME is for owners only
-            fd = os.open(path, flags, dir_fd=self._fd)
+            fd = self._open_unnoticed(path, flags)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise OSError(errno.ESTALE, "became a symbolic link", path) from error
@@ -165,6 +163,13 @@ class Source:
             os.close(fd)
             raise OSError(errno.ESTALE, "is no regular file any more", path)
         return fd
+
+    def _open_unnoticed(self, path: bytes, flags: int) -> int:
+        """Open so that reading moves no access time, where the kernel lets us."""
+        try:
+            return os.open(path, flags | os.O_NOATIME, dir_fd=self._fd)
+        except PermissionError:  # O_NOATIME is for owners only
+            return os.open(path, flags, dir_fd=self._fd)
 
     def xattrs(self, path: bytes) -> dict[bytes, bytes]:
         """The `user.` attributes of a file or directory; none where they cannot be read."""

@@ -71,7 +71,7 @@ class Program:
             self.close(handle)
 
     async def read(self, path: bytes) -> bytes:
-        handle = await self.open(path)
+        handle = await self.open(path, os.O_RDONLY | os.O_NOATIME)  # a look leaves things as they are
         try:
             return await self.read_from(handle)
         finally:
