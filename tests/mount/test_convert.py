@@ -23,6 +23,7 @@ PLATES = [
     "imagexpress_exported/9987_Plate_3435",
     "imagexpress_projection-mix",
     "cellomics_arrayscan_AS_09047",
+    "opera_phenix_pe2loaddata_v5/Version5",
     "demo",
 ]
 EXPORTS = ("9987", "demo")
@@ -77,6 +78,30 @@ def test_ingested_plate_comes_back(name: str, plate: Plate, mounted: Mounted, vf
         assert_plates_hold_the_source(mount.store, source)
     with mounted(mount.store) as alone:
         assert_same_tree(read_tree(alone.path), before, "the mounted store")
+
+
+def test_lzw_compressed_plates_are_kept_once(plate: Plate, vfsd: Vfsd, tmp_path: Path) -> None:
+    """The files are encoded again from the array: nothing of them lies in the store besides."""
+    source, store = plate("opera_phenix_pe2loaddata_v5/Version5"), tmp_path / "kept.vfs"
+    vfsd.expect(DONE, "convert", source, store, "--levels", "0")
+    assert not list((store / "files").rglob("*.tif*"))
+    images = sum(path.stat().st_size for path in (store / "images").rglob("*") if path.is_file())
+    compressed = sum(path.stat().st_size for path in source.rglob("*.tiff"))
+    assert images < compressed  # LZ4 with byte shuffle is better than LZW on these
+    (stored,) = stored_plates(store)
+    assert {folder.name for folder in stored.folder.glob("A/1/1/*") if folder.is_dir()} == {"0"}
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize(("option", "levels"), [(("--levels", "3"), 3), (("-o", "levels=1"), 1), ((), 0)])
+def test_a_mount_gives_new_images_as_many_levels_as_it_was_told(
+    option: tuple[str, ...], levels: int, plate: Plate, mounted: Mounted
+) -> None:
+    with mounted(plate(), "--ingest", *option) as mount:
+        mount.umount()
+    folders = {path.name for path in (mount.store / "images").glob("*/*/*/*/*") if path.is_dir()}
+    assert folders == {str(level) for level in range(levels + 1)}  # images of 256 pixels get none by themselves
+    validate_groups(mount.store)
 
 
 @pytest.mark.fuse

@@ -31,6 +31,12 @@ def test_dashes_and_underscores_mean_the_same(option: str) -> None:
     assert parse_mount_options([option]).cache_size == 1 << 20
 
 
+def test_levels_are_a_number_or_found() -> None:
+    assert parse_mount_options(["levels=2"]).levels == 2
+    assert parse_mount_options(["levels=2,levels=0"]).levels == 0
+    assert parse_mount_options(["levels=2,levels=auto"]).levels is None
+
+
 def test_the_last_of_contradicting_options_counts() -> None:
     assert parse_mount_options(["ro,rw"]).read_only is False
     assert parse_mount_options(["rw", "ro"]).read_only is True
@@ -52,6 +58,9 @@ def test_what_means_nothing_to_us_sets_nothing(option: str) -> None:
         "ram",
         "ram=",
         "ram=lots",
+        "levels=many",
+        "levels=-1",
+        "levels=31",
         "store=",
         "ro=1",
         "allow_root",
