@@ -11,6 +11,7 @@ Paths and names are raw bytes. Times are in nanoseconds since the epoch, sizes i
 from __future__ import annotations
 
 import enum
+import json
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -325,6 +326,13 @@ class Catalogue:
         """The record of an inode, or None."""
         row = self._db.execute(f"SELECT {INODE_FIELDS} FROM inode WHERE ino = ?", (ino,)).fetchone()
         return None if row is None else record_from_row(row)
+
+    def known_inos(self, inos: list[int]) -> set[int]:
+        """Those of some numbers that have a row."""
+        rows = self._db.execute(
+            "SELECT ino FROM inode WHERE ino IN (SELECT value FROM json_each(?))", (json.dumps(inos),)
+        )
+        return {ino for (ino,) in rows}
 
     def entries(self, parent: int) -> list[tuple[bytes, int, InodeRecord | None]]:
         """(name, ino, record) of each entry of a directory; whiteouts have ino 0 and no record."""

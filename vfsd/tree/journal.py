@@ -16,6 +16,7 @@ locks (https://sqlite.org/howtocorrupt.html, 2.2).
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sqlite3
@@ -184,6 +185,13 @@ class Journal:
         """The row of an inode, or None."""
         row = self._rows.select(f"SELECT {FIELDS} FROM inode WHERE ino = ?", (ino,)).fetchone()
         return None if row is None else _journal_record(row)
+
+    def known_inos(self, inos: list[int]) -> set[int]:
+        """Those of some numbers that have a row."""
+        rows = self._rows.select(
+            "SELECT ino FROM inode WHERE ino IN (SELECT value FROM json_each(?))", (json.dumps(inos),)
+        )
+        return {ino for (ino,) in rows}
 
     def inodes(self) -> list[JournalRecord]:
         """All rows of `inode`."""

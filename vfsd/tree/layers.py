@@ -18,8 +18,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import final
 
 import trio
@@ -27,16 +28,9 @@ import trio
 from vfsd.store import InodeRecord, Kind, Store
 from vfsd.store.catalogue import ROOT_INO, WHITEOUT, kind_of_mode
 from vfsd.tree.journal import Journal
+from vfsd.tree.merging import Merge
 from vfsd.tree.node import Node
-from vfsd.tree.source import (
-    Source,
-    SourceEntry,
-    SourceListing,
-    hard_link_ino,
-    has_hard_links,
-    path_ino,
-    record_of_source,
-)
+from vfsd.tree.source import Source, SourceEntry, SourceScan, record_of_source
 
 log = logging.getLogger("vfsd.tree")
 
@@ -49,12 +43,15 @@ NEVER = float("-inf")
 # Deeper than any path that the kernel lets through (PATH_MAX is 4096 bytes).
 MOST_LEVELS = 4096
 
+NOTHING: Mapping[int, SourceEntry] = MappingProxyType({})
+
 # What the source answers when an object is not there any more; anything else is trouble with reading it.
 GONE = (FileNotFoundError, NotADirectoryError)
 
 
-def _join(directory: bytes, name: bytes) -> bytes:
-    return directory + b"/" + name if directory else name
+def _warn_unreadable(directory: Node, error: OSError) -> None:
+    """A source that cannot be read has lost nothing: what is known stays, and reading files tells the trouble."""
+    log.warning("source_directory_unreadable path=%r error=%s", directory.record.origin, error.strerror)
 
 
 @final
@@ -164,9 +161,9 @@ class Layers:
                 continue
             committed = self.store.catalogue.inode(ino)
             if committed is not None:
+                node.leave_source()
                 node.record = replace(committed, atime=node.record.atime)  # reads move it in memory only
-                node.recorded = node.own_xattrs = node.from_source = False
-                node.places = None
+                node.recorded = node.own_xattrs = False
 
     # --- reading layers
 
@@ -197,40 +194,43 @@ class Layers:
         return node.gate
 
     async def _load_children(self, directory: Node) -> None:
-        listing: SourceListing | None = None
-        if self.listens_to_source(directory):
-            listing = await self._read_source(directory)
-        known = self._known_entries(directory)
-        elsewhere = await self._source_of(known)
-        # no await from here on: what is merged is one moment
-        children: dict[bytes, Node] = {}
-        hidden: set[bytes] = set()
-        for name, ino in known.items():
-            if ino == WHITEOUT:
-                hidden.add(name)
-                continue
-            node = self._known_node(ino, elsewhere)
-            if node is not None:
-                children[name] = node
-                if node.parent is None:
-                    node.parent, node.name = directory, name
-        directory.children = children
-        if listing is not None:
-            self._merge_source(directory, listing, hidden)
+        scan = await self._scan_source(directory) if self.listens_to_source(directory) else None
+        try:
+            known = self._known_entries(directory)
+            elsewhere = await self._source_of(known)
+            children: dict[bytes, Node] = {}
+            hidden: set[bytes] = set()
+            for name, ino in known.items():
+                if ino == WHITEOUT:
+                    hidden.add(name)
+                    continue
+                node = self.known_node(ino, elsewhere)
+                if node is not None:
+                    children[name] = node
+                    if node.parent is None:
+                        node.parent, node.name = directory, name
+            if scan is not None:
+                # nobody makes or removes names in a directory before it is loaded, so that `hidden` stays right
+                await Merge(self, directory, children, hidden.__contains__).read(scan)
+            directory.children = children
+        finally:
+            if scan is not None:
+                await trio.to_thread.run_sync(scan.close)
 
-    async def _read_source(self, directory: Node) -> SourceListing | None:
+    async def _scan_source(self, directory: Node) -> SourceScan | None:
+        """A reading of the source's directory; None when that is gone, and what the mount added is still there."""
         assert self.source is not None
         assert directory.record.origin is not None
         try:
-            listing = await trio.to_thread.run_sync(self.source.listing, directory.record.origin)
+            scan = await trio.to_thread.run_sync(self.source.scan, directory.record.origin)
         except GONE:
             if directory.from_source:
                 raise OSError(errno.ESTALE, "is no longer in the source", directory.record.origin) from None
-            listing = None  # what the mount added is still there
+            scan = None
         directory.names_checked = directory.names_read = trio.current_time()
-        if listing is not None:
-            self._follow_names(directory, listing.mtime)
-        return listing
+        if scan is not None:
+            self._follow_names(directory, scan.mtime)
+        return scan
 
     def _known_entries(self, directory: Node) -> dict[bytes, int]:
         """What catalogue and journal say of a directory's names, whiteouts (0) included."""
@@ -265,7 +265,11 @@ class Layers:
 
         return await trio.to_thread.run_sync(look)
 
-    def _known_node(self, ino: int, elsewhere: dict[int, SourceEntry], *, expected: bool = True) -> Node | None:
+    def recorded_inos(self, inos: list[int]) -> set[int]:
+        """Those of some numbers that journal or catalogue have a row of."""
+        return self.journal.known_inos(inos) | self.store.catalogue.known_inos(inos) if inos else set()
+
+    def known_node(self, ino: int, elsewhere: Mapping[int, SourceEntry] = NOTHING) -> Node | None:
         """The node of an inode that journal or catalogue know."""
         node = self.nodes.get(ino)
         if node is not None:
@@ -277,8 +281,7 @@ class Layers:
         else:
             committed = self.store.catalogue.inode(ino)
             if committed is None:
-                if expected:
-                    log.error("inode_without_row ino=%d", ino)
+                log.error("inode_without_row ino=%d", ino)
                 return None
             node = Node(committed)
         seen = elsewhere.get(ino)
@@ -287,118 +290,46 @@ class Layers:
         self.nodes[ino] = node
         return node
 
-    def _merge_source(self, directory: Node, listing: SourceListing, hidden: set[bytes]) -> None:
-        """Put what only the source has among a directory's children, and take away what it no longer has."""
-        assert directory.children is not None
-        assert directory.record.origin is not None
-        children = directory.children
-        origin = directory.record.origin
-        names = set()
-        for entry in listing.entries:
-            names.add(entry.name)
-            if entry.name in hidden:
-                continue
-            present = children.get(entry.name)
-            if present is not None and present.from_source and not self._refresh(present, entry):
-                self._lose(directory, entry.name, present)
-                present = None
-            if present is None:
-                children[entry.name] = self._source_node(directory, entry, _join(origin, entry.name))
-        for name in directory.source_names - names:
-            present = children.get(name)
-            if present is not None and present.from_source:
-                self._lose(directory, name, present)
-        directory.source_names = frozenset(names)
-        directory.source_mtime = listing.mtime
-
-    def _refresh(self, node: Node, entry: SourceEntry) -> bool:
-        """A node of the source is seen again: follow its attributes; False if it became something else."""
-        assert node.record.origin is not None
-        if kind_of_mode(entry.found.st_mode) is not node.record.kind:
-            return False
-        if node.places is not None and hard_link_ino(entry.found) != node.ino:
-            return False  # this name leads to another file now
-        self.follow(node, entry.found, entry.target)
-        return True
-
-    def _source_node(self, directory: Node, entry: SourceEntry, path: bytes) -> Node:
-        """The node of an object that the source has under a name which no layer above it knows."""
-        record = record_of_source(path, entry.found, entry.target)
-        several = has_hard_links(entry.found)
-        node = self.nodes.get(record.ino) or self._known_node(record.ino, {}, expected=False)
-        same_name = node is not None and node.record.origin == path
-        if node is not None and node.record.kind is record.kind:
-            if node.from_source and (several or same_name):
-                node.record = replace(record, origin=node.record.origin) if node.places else record
-                self._place(node, directory, entry)
-                return node
-            if same_name and node.record.nlink > 0:
-                if node.parent is None:
-                    node.parent, node.name = directory, entry.name
-                return node
-        if node is not None:  # the number is taken: a hard link that was recorded, what was here before, or a collision
-            record.ino = self._free_ino(path)
-        node = Node(record)
-        node.from_source = True
-        node.places = set() if several else None
-        self._place(node, directory, entry)
-        self.nodes[node.ino] = node
-        return node
-
-    def _free_ino(self, path: bytes) -> int:
-        ino = path_ino(path)
-        if ino in self.nodes or self.journal.inode(ino) is not None or self.store.catalogue.inode(ino) is not None:
-            return self.journal.new_ino()
-        return ino
-
-    @staticmethod
-    def _place(node: Node, directory: Node, entry: SourceEntry) -> None:
-        """A node of the source was seen under a name."""
-        node.parent, node.name = directory, entry.name
-        if node.places is not None:
-            node.places.add((directory, entry.name))
-        node.allocated = entry.found.st_blocks
-        node.checked = trio.current_time()
-
-    def _lose(self, directory: Node, name: bytes, node: Node) -> None:
-        """A source object is gone: its name goes, and with the last one its node when nobody refers to it."""
-        assert directory.children is not None
-        del directory.children[name]
-        if node.places is not None:
-            node.places.discard((directory, name))
-            if node.places:
-                node.parent, node.name = next(iter(node.places))
-                origin = _join(node.parent.record.origin or b"", node.name)
-                node.record = replace(node.record, nlink=max(1, node.record.nlink - 1), origin=origin)
-                return
-        node.parent, node.name = None, b""
-        node.record = replace(node.record, nlink=0)
-        self.drop_if_unused(node)
-
     async def _revalidate(self, directory: Node, fresh: bool) -> None:
         assert self.source is not None
         assert directory.record.origin is not None
-        listing = SourceListing((), 0)
+        scan: SourceScan | None = None
         try:
             found = await self._stat_source(directory.record.origin)
             self._follow_names(directory, found.st_mtime_ns)
             old = fresh and trio.current_time() - directory.names_read > REVALIDATE_AFTER
-            if found.st_mtime_ns == directory.source_mtime and not old:
-                return
-            listing = await self._read_source(directory) or listing
+            if found.st_mtime_ns == directory.source_mtime:
+                directory.names_checked = trio.current_time()  # its names are right, whatever reading them again tells
+                if not old:
+                    return
+            scan = await self._scan_source(directory)
         except GONE:
             pass
         except OSError as error:
             if error.errno != errno.ESTALE:
-                # a source that cannot be read has lost nothing: what is known stays, and reading files tells the trouble
-                log.warning("source_directory_unreadable path=%r error=%s", directory.record.origin, error.strerror)
+                _warn_unreadable(directory, error)
                 return
         finally:
             directory.names_checked = trio.current_time()
-        if not self.listens_to_source(directory):
-            return  # removed meanwhile
-        hidden = {name for name, ino in self._known_entries(directory).items() if ino == WHITEOUT}
-        self._merge_source(directory, listing, hidden)
+        try:
+            await self._merge_again(directory, scan)
+        except OSError as error:
+            _warn_unreadable(directory, error)
+        finally:
+            directory.names_checked = trio.current_time()
+            if scan is not None:
+                await trio.to_thread.run_sync(scan.close)
+
+    async def _merge_again(self, directory: Node, scan: SourceScan | None) -> None:
+        if self.listens_to_source(directory) and directory.children is not None:  # else it was removed meanwhile
+            await Merge(self, directory, directory.children, lambda name: self._is_hidden(directory, name)).read(scan)
+
+    def _is_hidden(self, directory: Node, name: bytes) -> bool:
+        """Whether journal or catalogue have a whiteout under a name."""
+        above = self.journal.entry(directory.ino, name)
+        if above is None:
+            above = self.store.catalogue.entry(directory.ino, name)
+        return above == WHITEOUT
 
     async def revalidate_file(self, node: Node) -> None:
         """Look at a source object again, unless that was done lately; raises ESTALE when it is gone or another kind."""
@@ -418,9 +349,9 @@ class Layers:
         try:
             entry = await trio.to_thread.run_sync(self.source.entry, origin)
         except GONE as error:
-            node.checked = trio.current_time()
             if node.from_source and node.opens == 0:
                 raise OSError(errno.ESTALE, "is no longer in the source", origin) from error
+            node.checked = trio.current_time()
             return  # whoever has it open, and what is recorded, keeps the attributes last seen
         self.follow(node, entry.found, entry.target)
 

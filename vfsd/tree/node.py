@@ -68,10 +68,13 @@ class Node:
         When its own attributes were last looked at in the source (trio time).
     names_checked, names_read : float
         For a directory: when it was last asked whether its names there changed, and when they were last read.
+    below : set of bytes, or None
+        For a directory: names that its source directory has, but that do not show the source's object as it is.
     """
 
     __slots__ = (
         "allocated",
+        "below",
         "checked",
         "children",
         "data",
@@ -90,7 +93,6 @@ class Node:
         "recorded",
         "replaced",
         "source_mtime",
-        "source_names",
         "unsettled",
         "writers",
     )
@@ -116,7 +118,7 @@ class Node:
         self.allocated = 0
         self.gate: trio.Lock | None = None
         self.children: dict[bytes, Node] | None = None
-        self.source_names: frozenset[bytes] = frozenset()
+        self.below: set[bytes] | None = None
         self.source_mtime = 0
 
     def restorer(self) -> Callable[[], None]:
@@ -131,6 +133,24 @@ class Node:
             self.places = places
 
         return restore
+
+    def leave_source(self) -> list[tuple[Node, bytes]]:
+        """It does not follow the source any more; returns the names under which the source has it."""
+        if not self.from_source:
+            return []
+        self.from_source = False
+        places = [] if self.parent is None else [(self.parent, self.name)]
+        if self.places is not None:
+            places, self.places = list(self.places), None
+        for directory, name in places:
+            directory.add_below(name)
+        return places
+
+    def add_below(self, name: bytes) -> None:
+        """The source has this name in this directory; something else is shown under it, or nothing."""
+        if self.below is None:
+            self.below = set()
+        self.below.add(name)
 
     @property
     def ino(self) -> int:

@@ -157,15 +157,13 @@ class Recording:
 
     def _leave_source(self, node: Node) -> list[tuple[Node, bytes]]:
         """From its first row on a node no longer follows the source; returns the names that this row needs."""
-        if node.recorded or not node.from_source:
+        if node.recorded:
             return []
-        node.from_source = False
-        if node.places is not None:
-            places, node.places = list(node.places), None
-            if node.record.nlink > 0:
-                node.record = node.record.changed(nlink=len(places))
-            return places
-        return [] if node.parent is None else [(node.parent, node.name)]
+        linked = node.places is not None
+        places = node.leave_source()
+        if linked and node.record.nlink > 0:
+            node.record = node.record.changed(nlink=len(places))
+        return places
 
     def _record_way(self, directory: Node, name: bytes, node: Node) -> None:
         """Entries (and directories' rows) from a node that only the source had up to what is recorded already."""
@@ -174,7 +172,7 @@ class Recording:
             if not directory.from_source:
                 return
             self._remember(directory)
-            directory.from_source = False
+            directory.leave_source()
             self.journal.put_inode(directory.record, None, directory.own_xattrs)
             directory.recorded = True
             if directory.parent is None:
@@ -198,6 +196,7 @@ class Recording:
         """A name is gone."""
         if self.shadowed(directory, name):
             self.journal.put_entry(directory.ino, name, WHITEOUT)
+            directory.add_below(name)
         else:
             self.journal.drop_entry(directory.ino, name)
         node = None if directory.children is None else directory.children.get(name)
@@ -231,6 +230,10 @@ class Recording:
 
     def shadowed(self, directory: Node, name: bytes) -> bool:
         """Whether a lower layer has this name, so that its absence must be recorded as a whiteout."""
-        if name in directory.source_names and not directory.record.opaque:
-            return True
+        if not directory.record.opaque:
+            if directory.below is not None and name in directory.below:
+                return True
+            found = None if directory.children is None else directory.children.get(name)
+            if found is not None and found.from_source:
+                return True
         return bool(self._layers.store.catalogue.entry(directory.ino, name))

@@ -11,9 +11,8 @@ import contextlib
 import errno
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
 import xxhash
 
@@ -25,24 +24,12 @@ from vfsd.tree.cached_paths import CachedPaths
 MTIME_STEP_NS = 2_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class SourceEntry:
+class SourceEntry(NamedTuple):
     """One name in a source directory: its attributes, and where a symbolic link points."""
 
     name: bytes
     found: os.stat_result
     target: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class SourceListing:
-    """A source directory as it was read: its entries, and its mtime from before they were read (ns).
-
-    The mtime is 0 when it is so recent that the same mtime later would not mean the same entries.
-    """
-
-    entries: tuple[SourceEntry, ...]
-    mtime: int
 
 
 def source_ino(path: bytes, found: os.stat_result) -> int:
@@ -76,21 +63,36 @@ def _ino_of(identity: bytes) -> int:
 
 def record_of_source(path: bytes, found: os.stat_result, target: bytes | None) -> InodeRecord:
     """The record of an object that only the source knows."""
+    mode, mtime, ctime = found.st_mode, found.st_mtime_ns, found.st_ctime_ns
+    bits = mode & 0o7777
     return InodeRecord(
-        ino=source_ino(path, found),
-        kind=kind_of_mode(found.st_mode),
-        mode=found.st_mode & 0o7777,
-        uid=found.st_uid,
-        gid=found.st_gid,
-        nlink=found.st_nlink,
-        size=found.st_size,
-        atime=found.st_atime_ns,
-        mtime=found.st_mtime_ns,
-        ctime=found.st_ctime_ns,
-        rdev=found.st_rdev,
-        origin=path,
-        target=target,
+        source_ino(path, found),
+        kind_of_mode(mode),
+        _MODES.setdefault(bits, bits),
+        found.st_uid,
+        found.st_gid,
+        found.st_nlink,
+        _shared(found.st_size),
+        _shared(found.st_atime_ns),
+        mtime,
+        mtime if mtime == ctime else ctime,
+        found.st_rdev,
+        path,
+        False,
+        target,
     )
+
+
+# Numbers that many records of a plate have in common are one object each: a number of its own takes 32 bytes.
+_MODES: dict[int, int] = {}
+_SHARED: dict[int, int] = {}
+_MOST_SHARED = 1024
+
+
+def _shared(number: int) -> int:
+    if len(_SHARED) >= _MOST_SHARED:
+        _SHARED.clear()
+    return _SHARED.setdefault(number, number)
 
 
 @final
@@ -130,25 +132,10 @@ class Source:
         target = self._target(path) if kind_of_mode(found.st_mode) is Kind.SYMLINK else None
         return SourceEntry(path.rpartition(b"/")[2], found, target)
 
-    def listing(self, path: bytes) -> SourceListing:
-        """Everything in a directory; a name that vanishes meanwhile is left out."""
-        fd = self._open_unnoticed(path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            mtime = os.fstat(fd).st_mtime_ns
-            if abs(time.time_ns() - mtime) < MTIME_STEP_NS:
-                mtime = 0
-            prefix = path + b"/" if path else b""
-            entries = []
-            with os.scandir(fd) as scan:
-                for item in scan:
-                    name = os.fsencode(item.name)
-                    with contextlib.suppress(FileNotFoundError):
-                        found = item.stat(follow_symlinks=False)
-                        target = self._target(prefix + name) if item.is_symlink() else None
-                        entries.append(SourceEntry(name, found, target))
-        finally:
-            os.close(fd)
-        return SourceListing(tuple(entries), mtime)
+    def scan(self, path: bytes) -> SourceScan:
+        """A reading of all names in a directory; the caller closes it."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return SourceScan(self._open_unnoticed(path or b".", flags))
 
     def open(self, path: bytes) -> int:
         """A descriptor for reading a regular file; raises ESTALE when it is something else by now."""
@@ -190,3 +177,39 @@ class Source:
 
     def _target(self, path: bytes) -> bytes:
         return os.readlink(path, dir_fd=self._fd)
+
+
+@final
+class SourceScan:
+    """A source directory that is being read, some names at a time, so that a million need not be held at once.
+
+    `mtime` is the directory's from before the first name was read (ns); 0 when it is so recent that the same mtime later
+    would not mean the same names. `read` and `close` may sleep.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        try:
+            mtime = os.fstat(fd).st_mtime_ns
+            self.mtime = 0 if abs(time.time_ns() - mtime) < MTIME_STEP_NS else mtime
+            self._names = os.scandir(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._names.close()
+        os.close(self._fd)
+
+    def read(self, count: int) -> list[SourceEntry]:
+        """Up to `count` more entries, none at the end; a name that vanishes meanwhile is left out."""
+        entries: list[SourceEntry] = []
+        for item in self._names:
+            with contextlib.suppress(FileNotFoundError):
+                found = item.stat(follow_symlinks=False)
+                target = os.readlink(item.name, dir_fd=self._fd) if item.is_symlink() else None
+                entries.append(SourceEntry(os.fsencode(item.name), found, os.fsencode(target) if target else None))
+            if len(entries) == count:
+                break
+        return entries

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 from tree_bench import EARLY_NS, Bench, Program, run
+
+from vfsd.tree import merging
+from vfsd.tree.source import SourceEntry, SourceScan
 
 LONG_AGO = -1000.0
 
@@ -163,7 +169,7 @@ def test_a_source_that_cannot_be_read_has_lost_nothing(bench: Bench, monkeypatch
             raise OSError(errno.EIO, "Input/output error")
 
         monkeypatch.setattr(source, "stat", fail)
-        monkeypatch.setattr(source, "listing", fail)
+        monkeypatch.setattr(source, "scan", fail)
         forget_looks(program)
         assert await program.names(b"day") == {b"x", b"mine"}
         assert await program.read(b"day/mine") == b"mine"
@@ -217,5 +223,119 @@ def test_odd_objects_of_a_source_are_shown(bench: Bench) -> None:
         assert await program.tree.names.readlink(await program.ino(b"link\xfe")) == b"to \xff nowhere"
         with pytest.raises(OSError, match="Invalid argument"):
             await program.open(b"fifo")
+
+    run(act)
+
+
+# --- large directories are read in pieces
+
+
+def _between_pieces(monkeypatch: pytest.MonkeyPatch, *acts: Callable[[], Awaitable[Any]]) -> None:
+    """Read directories a name at a time; the acts happen one after each piece of the next reading."""
+    pending = list(acts)
+    read = SourceScan.read
+
+    def read_and_act(scan: SourceScan, count: int) -> list[SourceEntry]:
+        entries = read(scan, count)
+        if pending:
+            trio.from_thread.run(pending.pop(0))
+        return entries
+
+    monkeypatch.setattr(merging, "PIECE", 1)
+    monkeypatch.setattr(SourceScan, "read", read_and_act)
+
+
+def test_what_is_done_while_a_directory_is_read_again_stays_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act() -> None:
+        for number in range(6):
+            bench.put_source(f"f{number}", b"source")
+        program = await bench.mount()
+        order = sorted(await program.names())
+        forget_looks(program)
+        removed, renamed, replaced = order[1], order[3], order[4]
+
+        async def replace() -> None:
+            await program.unlink(replaced)
+            await program.create(replaced, b"mine")
+
+        _between_pieces(
+            monkeypatch,
+            lambda: program.unlink(removed),
+            lambda: program.rename(renamed, b"moved"),
+            replace,
+            lambda: program.create(b"new", b"new"),
+        )
+        expected = (set(order) - {removed, renamed}) | {b"moved", b"new"}
+        await program.names()
+        assert await program.names() == expected
+        assert await program.read(b"moved") == b"source"
+        assert await program.read(replaced) == b"mine"
+        await program.unlink(replaced)
+        bench.kill()
+        program = await bench.mount()
+        assert await program.names() == expected - {replaced}
+
+    run(act)
+
+
+def test_a_reading_that_fails_half_way_takes_no_name_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act() -> None:
+        for number in range(4):
+            bench.put_source(f"f{number}", b"source")
+        program = await bench.mount()
+        before = await program.names()
+        forget_looks(program)
+        (bench.source / "f9").write_bytes(b"late")
+
+        async def fail() -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        async def nothing() -> None:
+            pass
+
+        _between_pieces(monkeypatch, nothing, fail)
+        assert await program.names() >= before
+        forget_looks(program)
+        assert await program.names() == before | {b"f9"}
+
+    run(act)
+
+
+def test_names_that_go_from_a_directory_of_many_pieces_are_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act() -> None:
+        monkeypatch.setattr(merging, "PIECE", 3)
+        for number in range(10):
+            bench.put_source(f"f{number}", b"source")
+        (bench.source / "g0").hardlink_to(bench.source / "f0")
+        program = await bench.mount()
+        assert len(await program.names()) == 11
+        assert await program.ino(b"g0") == await program.ino(b"f0")
+        for name in ("f0", "f5", "f9"):
+            (bench.source / name).unlink()
+        forget_looks(program)
+        assert await program.names() == {b"g0", b"f1", b"f2", b"f3", b"f4", b"f6", b"f7", b"f8"}
+        assert (await program.stat(b"g0")).nlink == 1
+
+    run(act)
+
+
+def test_a_removed_source_name_stays_hidden_when_something_is_made_and_removed_in_its_place(bench: Bench) -> None:
+    async def act() -> None:
+        bench.put_source("day/x", b"x")
+        bench.put_source("day/y", b"y")
+        program = await bench.mount()
+        await program.unlink(b"day/x")
+        await program.create(b"day/x", b"mine")
+        await program.setattr(b"day/y", mode=0o600)
+        await program.unlink(b"day/x")
+        await program.unlink(b"day/y")
+        assert await program.names(b"day") == set()
+        await program.rmdir(b"day")
+        await program.mkdir(b"day")
+        await program.rmdir(b"day")
+        forget_looks(program)
+        assert await program.names() == set()
+        bench.kill()
+        assert await (await bench.mount()).names() == set()
 
     run(act)
