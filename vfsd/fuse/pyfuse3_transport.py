@@ -23,7 +23,7 @@ import trio
 
 from vfsd.errors import BusyError, UnfitError
 from vfsd.fuse.guard import answers, log_and_answer
-from vfsd.tree import Attributes, Caller, Changes, OpenFile, Tree
+from vfsd.tree import Attributes, Caller, Changes, Node, OpenFile, Tree
 from vfsd.tree.layers import REVALIDATE_AFTER
 
 # Seconds for which the kernel may keep what only this mount can change.
@@ -103,6 +103,14 @@ class _Operations(pyfuse3.Operations):
         entry.st_ctime_ns = found.ctime
         return entry
 
+    def _entry_of(self, node: Node) -> pyfuse3.EntryAttributes:
+        """What the kernel is told of a node; kept for what only the source has, which is most of a listing."""
+        if not node.from_source:
+            return self._entry(node.attributes())
+        if node.shown_of is not node.record:
+            node.shown, node.shown_of = self._entry(node.attributes()), node.record
+        return cast(pyfuse3.EntryAttributes, node.shown)
+
     def _keep(self, handle: OpenFile) -> int:
         number = self._next_handle
         self._next_handle += 1
@@ -131,7 +139,7 @@ class _Operations(pyfuse3.Operations):
     @answers("lookup")
     async def lookup(self, parent: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         try:
-            return self._entry(await self._names.lookup(parent, name))
+            return self._entry_of(await self._names.lookup_node(parent, name))
         except OSError as problem:
             if problem.errno != errno.ENOENT:
                 raise
@@ -200,15 +208,16 @@ class _Operations(pyfuse3.Operations):
             names = [b".", b"..", *await self._names.listing(inode)]
             self._listings[fh] = (inode, names)
             self._names.note_access(inode)
+        reply, node_of, entry_of = pyfuse3.readdir_reply, self._names.entry, self._entry_of
         for place in range(start_id, len(names)):
             name = names[place]
-            found = self._names.entry(inode, name)
-            if found is None:
+            node = node_of(inode, name)
+            if node is None:
                 continue
-            if not pyfuse3.readdir_reply(token, name, self._entry(found), place + 1):
+            if not reply(token, name, entry_of(node), place + 1):
                 return
-            if name not in (b".", b".."):
-                self._names.count_lookup(found.ino)
+            if place > 1:  # the kernel counts no reference for "." and ".."
+                node.lookups += 1
 
     @answers("releasedir")
     async def releasedir(self, fh: int) -> None:

@@ -57,6 +57,10 @@ class Names:
     # --- looking
 
     async def lookup(self, parent: int, name: bytes) -> Attributes:
+        """The attributes of the node under a name, counted as one more reference of the transport (see `forget`)."""
+        return (await self.lookup_node(parent, name)).attributes()
+
+    async def lookup_node(self, parent: int, name: bytes) -> Node:
         """The node under a name, counted as one more reference of the transport (see `forget`)."""
         directory = self._layers.directory(parent)
         if name == b".":
@@ -70,7 +74,7 @@ class Names:
             if not found.is_directory:
                 found.parent, found.name = directory, name
         found.lookups += 1
-        return found.attributes()
+        return found
 
     async def _seen_now(self, directory: Node, name: bytes) -> Node:
         """The node under a name, as the source shows it now if it is the source's."""
@@ -108,26 +112,21 @@ class Names:
         """The names in a directory now, without "." and ".."; a transport lists them by `entry`."""
         return list(await self._layers.children(self._layers.directory(ino), fresh=True))
 
-    def entry(self, ino: int, name: bytes) -> Attributes | None:
-        """Attributes of a name that `listing` gave, without counting a reference; None when it is gone by now."""
+    def entry(self, ino: int, name: bytes) -> Node | None:
+        """The node under a name that `listing` gave, without counting a reference; None when it is gone by now."""
         directory = self._layers.nodes.get(ino)
         if directory is None or directory.children is None:
             return None
         if name == b".":
-            return directory.attributes()
+            return directory
         if name == b"..":
-            return (directory.parent or directory).attributes()
-        found = directory.children.get(name)
-        return None if found is None else found.attributes()
+            return directory.parent or directory
+        return directory.children.get(name)
 
     def is_stable(self, ino: int) -> bool:
         """Whether only this mount can make names in a directory."""
         directory = self._layers.nodes.get(ino)
         return directory is None or not self._layers.listens_to_source(directory)
-
-    def count_lookup(self, ino: int) -> None:
-        """The transport has taken one more reference (a listing with attributes)."""
-        self._layers.node(ino).lookups += 1
 
     # --- making
 

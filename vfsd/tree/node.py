@@ -68,6 +68,9 @@ class Node:
         When its own attributes were last looked at in the source (trio time).
     names_checked, names_read : float
         For a directory: when it was last asked whether its names there changed, and when they were last read.
+    shown, shown_of :
+        What a transport made of the attributes, and the record that they were; right as long as the node is
+        `from_source` and has that record, since its attributes then are the record's alone.
     below : set of bytes, or None
         For a directory: names that its source directory has, but that do not show the source's object as it is.
     """
@@ -92,6 +95,8 @@ class Node:
         "record",
         "recorded",
         "replaced",
+        "shown",
+        "shown_of",
         "source_mtime",
         "unsettled",
         "writers",
@@ -116,6 +121,8 @@ class Node:
         self.names_checked = 0.0
         self.names_read = 0.0
         self.allocated = 0
+        self.shown: object = None
+        self.shown_of: InodeRecord | None = None
         self.gate: trio.Lock | None = None
         self.children: dict[bytes, Node] | None = None
         self.below: set[bytes] | None = None

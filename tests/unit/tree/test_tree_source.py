@@ -43,7 +43,7 @@ def test_a_file_that_grows_is_seen_to_grow_by_whoever_looks_it_up_or_lists_it(be
         await names.listing(directory)
         found = names.entry(directory, b"x.tif")
         assert found is not None
-        assert found.size == 16
+        assert found.size() == 16
         assert await program.read(b"day/x.tif") == b"firstsecondthird"
 
     run(act)
