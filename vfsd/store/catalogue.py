@@ -62,7 +62,7 @@ _KIND_OF_FORMAT = {format_: kind for kind, format_ in _FORMAT_OF_KIND.items()}
 
 def kind_of_mode(mode: int) -> Kind:
     """The kind of a source object with this `st_mode` (a regular file is `SOURCE`)."""
-    return _KIND_OF_FORMAT.get(stat.S_IFMT(mode), Kind.SOURCE)
+    return _KIND_OF_FORMAT.get(mode & 0o170000, Kind.SOURCE)
 
 
 def format_of_kind(kind: Kind) -> int:
@@ -328,7 +328,9 @@ class Catalogue:
         return None if row is None else record_from_row(row)
 
     def known_inos(self, inos: list[int]) -> set[int]:
-        """Those of some numbers that have a row."""
+        """Those of some numbers, all of the source, that have a row."""
+        if self._db.execute("SELECT 1 FROM inode WHERE ino >= ? LIMIT 1", (SOURCE_INO_BASE,)).fetchone() is None:
+            return set()
         rows = self._db.execute(
             "SELECT ino FROM inode WHERE ino IN (SELECT value FROM json_each(?))", (json.dumps(inos),)
         )
@@ -342,6 +344,10 @@ class Catalogue:
             (parent,),
         )
         return [(row[0], row[1], None if row[2] is None else record_from_row(row[2:])) for row in rows]
+
+    def has_entries(self, parent: int) -> bool:
+        """Whether a directory has any entry."""
+        return self._db.execute("SELECT 1 FROM entry WHERE parent = ? LIMIT 1", (parent,)).fetchone() is not None
 
     def entry(self, parent: int, name: bytes) -> int | None:
         """The inode number under a name (0: whiteout), or None."""

@@ -29,7 +29,7 @@ from typing import Any, final
 import trio
 
 from vfsd.errors import UnfitError
-from vfsd.store.catalogue import FIRST_FREE_INO, InodeRecord, record_from_row, record_values
+from vfsd.store.catalogue import FIRST_FREE_INO, SOURCE_INO_BASE, InodeRecord, record_from_row, record_values
 from vfsd.tiers import TierName
 from vfsd.tree.rows import (
     CHECKPOINT_BYTES,
@@ -187,7 +187,9 @@ class Journal:
         return None if row is None else _journal_record(row)
 
     def known_inos(self, inos: list[int]) -> set[int]:
-        """Those of some numbers that have a row."""
+        """Those of some numbers, all of the source, that have a row."""
+        if self._rows.select("SELECT 1 FROM inode WHERE ino >= ? LIMIT 1", (SOURCE_INO_BASE,)).fetchone() is None:
+            return set()
         rows = self._rows.select(
             "SELECT ino FROM inode WHERE ino IN (SELECT value FROM json_each(?))", (json.dumps(inos),)
         )

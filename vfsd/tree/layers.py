@@ -20,6 +20,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from time import monotonic
 from types import MappingProxyType
 from typing import final
 
@@ -37,7 +38,7 @@ log = logging.getLogger("vfsd.tree")
 # Seconds for which a source directory is believed without looking again.
 REVALIDATE_AFTER = 2.0
 
-# Before the first instant of trio's clock.
+# Before the first instant of the clock.
 NEVER = float("-inf")
 
 # Deeper than any path that the kernel lets through (PATH_MAX is 4096 bytes).
@@ -63,6 +64,9 @@ class Layers:
         self.store = store
         self.journal = journal
         self.nodes: dict[int, Node] = {}
+        # Directories that have no entry in the catalogue of which it was asked: most that names are made in.
+        self._bare: set[int] = set()
+        self._bare_in = store.catalogue
         self.root = self._load_root()
 
     # --- finding nodes
@@ -99,9 +103,7 @@ class Layers:
         return directory.children
 
     def _is_doubtful(self, directory: Node, fresh: bool) -> bool:
-        return self.listens_to_source(directory) and (
-            fresh or trio.current_time() - directory.names_checked > REVALIDATE_AFTER
-        )
+        return self.listens_to_source(directory) and (fresh or monotonic() - directory.names_checked > REVALIDATE_AFTER)
 
     async def child(self, directory: Node, name: bytes) -> Node:
         """The node under a name; raises ENOENT."""
@@ -227,7 +229,7 @@ class Layers:
             if directory.from_source:
                 raise OSError(errno.ESTALE, "is no longer in the source", directory.record.origin) from None
             scan = None
-        directory.names_checked = directory.names_read = trio.current_time()
+        directory.names_checked = directory.names_read = monotonic()
         if scan is not None:
             self._follow_names(directory, scan.mtime)
         return scan
@@ -265,6 +267,18 @@ class Layers:
 
         return await trio.to_thread.run_sync(look)
 
+    def is_committed(self, directory: Node, name: bytes) -> bool:
+        """Whether the catalogue has something under a name."""
+        catalogue = self.store.catalogue
+        if catalogue is not self._bare_in:
+            self._bare_in, self._bare = catalogue, set()
+        if directory.ino in self._bare:
+            return False
+        if catalogue.has_entries(directory.ino):
+            return bool(catalogue.entry(directory.ino, name))
+        self._bare.add(directory.ino)
+        return False
+
     def recorded_inos(self, inos: list[int]) -> set[int]:
         """Those of some numbers that journal or catalogue have a row of."""
         return self.journal.known_inos(inos) | self.store.catalogue.known_inos(inos) if inos else set()
@@ -297,9 +311,9 @@ class Layers:
         try:
             found = await self._stat_source(directory.record.origin)
             self._follow_names(directory, found.st_mtime_ns)
-            old = fresh and trio.current_time() - directory.names_read > REVALIDATE_AFTER
+            old = fresh and monotonic() - directory.names_read > REVALIDATE_AFTER
             if found.st_mtime_ns == directory.source_mtime:
-                directory.names_checked = trio.current_time()  # its names are right, whatever reading them again tells
+                directory.names_checked = monotonic()  # its names are right, whatever reading them again tells
                 if not old:
                     return
             scan = await self._scan_source(directory)
@@ -310,13 +324,13 @@ class Layers:
                 _warn_unreadable(directory, error)
                 return
         finally:
-            directory.names_checked = trio.current_time()
+            directory.names_checked = monotonic()
         try:
             await self._merge_again(directory, scan)
         except OSError as error:
             _warn_unreadable(directory, error)
         finally:
-            directory.names_checked = trio.current_time()
+            directory.names_checked = monotonic()
             if scan is not None:
                 await trio.to_thread.run_sync(scan.close)
 
@@ -340,7 +354,7 @@ class Layers:
             await self._look_at_directory(node)
         if not self._follows(node):
             return
-        if trio.current_time() - node.checked <= REVALIDATE_AFTER:
+        if monotonic() - node.checked <= REVALIDATE_AFTER:
             return
         found = self.source.stat_at_once(origin)
         if found is not None and kind_of_mode(found.st_mode) is not Kind.SYMLINK:
@@ -351,7 +365,7 @@ class Layers:
         except GONE as error:
             if node.from_source and node.opens == 0:
                 raise OSError(errno.ESTALE, "is no longer in the source", origin) from error
-            node.checked = trio.current_time()
+            node.checked = monotonic()
             return  # whoever has it open, and what is recorded, keeps the attributes last seen
         self.follow(node, entry.found, entry.target)
 
@@ -365,9 +379,9 @@ class Layers:
         origin = directory.record.origin
         if self.source is None or origin is None or directory.record.opaque:
             return
-        if trio.current_time() - max(directory.checked, directory.names_checked) <= REVALIDATE_AFTER:
+        if monotonic() - max(directory.checked, directory.names_checked) <= REVALIDATE_AFTER:
             return
-        directory.checked = trio.current_time()
+        directory.checked = monotonic()
         try:
             found = await self._stat_source(origin)
         except OSError:
@@ -394,7 +408,7 @@ class Layers:
 
     def follow(self, node: Node, found: os.stat_result, target: bytes | None = None) -> None:
         """Take what was just seen in the source: all attributes, or only the size where others are recorded."""
-        node.checked = trio.current_time()
+        node.checked = monotonic()
         origin = node.record.origin
         if origin is None or not self._follows(node):
             return

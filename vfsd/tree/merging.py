@@ -9,7 +9,9 @@ Touched only by the trio thread.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -63,7 +65,7 @@ class Merge:
         self._origin = directory.record.origin
         self._children = children
         self._is_hidden = is_hidden
-        self._begun = self._now = trio.current_time()
+        self._begun = self._now = monotonic()
         self._below: set[bytes] = set()
         self._below_before = frozenset(directory.below or ())
         self._linked: set[bytes] = set()
@@ -80,7 +82,7 @@ class Merge:
 
     def _merge(self, entries: list[SourceEntry]) -> None:
         children = self._children
-        now = self._now = trio.current_time()
+        now = self._now = monotonic()
         fresh: list[tuple[SourceEntry, InodeRecord]] = []
         for entry in entries:
             name, found, _ = entry
@@ -107,6 +109,8 @@ class Merge:
         known = self._layers.recorded_inos([record.ino for _, record in fresh])
         for entry, record in fresh:
             children[entry.name] = self._source_node(entry, record, known)
+        if len(fresh) == PIECE:
+            gc.freeze()  # nodes live long: the collector need not look at each again for every few new ones
 
     def _refresh(self, node: Node, entry: SourceEntry) -> bool:
         """A node of the source is seen again: follow its attributes; False if it became something else."""

@@ -65,7 +65,7 @@ class Node:
     opened : tuple or None
         Device, inode, size and mtime of the source file that was last opened for it.
     checked : float
-        When its own attributes were last looked at in the source (trio time).
+        When its own attributes were last looked at in the source (time.monotonic).
     names_checked, names_read : float
         For a directory: when it was last asked whether its names there changed, and when they were last read.
     shown, shown_of :
@@ -193,34 +193,33 @@ class Node:
 
     def attributes(self) -> Attributes:
         """What `stat` shows now."""
-        record = self.record
-        size = self.size()
-        if self.dirty and self.data is not None:
-            blocks = self.data.allocated // 512
-        elif self.from_source:
-            blocks = self.allocated
+        record, data, from_source = self.record, self.data, self.from_source
+        kind, size, mtime, ctime = record.kind, record.size, record.mtime, record.ctime
+        if data is not None and not data.clean:
+            size, mtime, blocks = data.size, data.mtime, data.allocated // 512
+            if mtime != record.mtime:
+                ctime = max(ctime, mtime)
         else:
-            blocks = -(-size // 512)
+            blocks = self.allocated if from_source else -(-size // 512)
+        if kind is Kind.DIRECTORY:
+            size = size or 4096
+            stable = record.origin is None or record.opaque  # else its times move with names in the source
+        else:
+            stable = not from_source and (kind is not Kind.SOURCE or data is not None)
         return Attributes(
-            ino=record.ino,
-            mode=self.mode,
-            nlink=record.nlink,
-            uid=record.uid,
-            gid=record.gid,
-            rdev=record.rdev,
-            size=4096 if self.is_directory and size == 0 else size,
-            blocks=blocks,
-            atime=record.atime,
-            mtime=self.mtime(),
-            ctime=self.ctime(),
-            stable=self._is_stable(),
+            record.ino,
+            format_of_kind(kind) | record.mode,
+            record.nlink,
+            record.uid,
+            record.gid,
+            record.rdev,
+            size,
+            blocks,
+            record.atime,
+            mtime,
+            ctime,
+            stable,
         )
-
-    def _is_stable(self) -> bool:
-        record = self.record
-        if self.is_directory:  # its times move when names come and go in the source
-            return record.origin is None or record.opaque
-        return not self.from_source and (record.kind is not Kind.SOURCE or self.data is not None)
 
     def path(self) -> bytes:
         """Its path from the root, for messages and for placing it in the store; b"" is the root."""

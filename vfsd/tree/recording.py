@@ -236,4 +236,4 @@ class Recording:
             found = None if directory.children is None else directory.children.get(name)
             if found is not None and found.from_source:
                 return True
-        return bool(self._layers.store.catalogue.entry(directory.ino, name))
+        return self._layers.is_committed(directory, name)

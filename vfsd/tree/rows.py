@@ -118,12 +118,11 @@ class Rows:
         self.depth = 0  # of the open change; `change` counts
         self.changes = 1  # what an earlier daemon recorded may not be durable yet
         self._change = _Change(self)
-        # By key: answered but not committed in the database; those of them that its connection has not seen; the open
-        # change's; those of them. A read within a change lets the connection see a part of it.
-        self._answered: dict[Hashable, Operation] = {}
+        # By key: what was answered and is not committed in the database, first what its connection has seen, then what
+        # it has not; and the open change's, of which a read within it lets the connection see a part.
+        self._seen: dict[Hashable, Operation] = {}
         self._unseen: dict[Hashable, Operation] = {}
         self._current: dict[Hashable, Operation] = {}
-        self._current_unseen: dict[Hashable, Operation] = {}
         self._current_seen = False
         self._number = 0  # of the last change in the log
         try:
@@ -175,9 +174,9 @@ class Rows:
             with self.change():
                 self.note(key, operation)
             return
-        for operations in (self._current, self._current_unseen):
-            operations.pop(key, None)
-            operations[key] = operation
+        current = self._current
+        current.pop(key, None)
+        current[key] = operation
 
     def select(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """Rows as they are with everything noted so far."""
@@ -186,7 +185,7 @@ class Rows:
 
     def begin(self) -> None:
         """A change begins (`change` alone calls this): the database takes the earlier ones if they are many."""
-        if len(self._answered) >= COMMIT_OPERATIONS or self._log.size >= COMMIT_BYTES:
+        if len(self._seen) + len(self._unseen) >= COMMIT_OPERATIONS or self._log.size >= COMMIT_BYTES:
             self.commit()
 
     def end(self) -> None:
@@ -194,23 +193,25 @@ class Rows:
         if self._current:
             self._log.append(self._number + 1, list(self._current.values()))
             self._number += 1
-            _add(self._answered, self._current)
-            _add(self._unseen, self._current_unseen)
-            self._current, self._current_unseen, self._current_seen = {}, {}, False
+            _add(self._unseen, self._current)
+            self._current, self._current_seen = {}, False
         self.changes += 1
 
     def give_up(self) -> None:
         """A change failed: nothing of it has happened."""
         if self._current_seen:
             self._roll_back()
-        self._current, self._current_unseen, self._current_seen = {}, {}, False
+        self._current, self._current_seen = {}, False
 
     def _roll_back(self) -> None:
         """What was answered goes into the database again: a full disk may have rolled back, or left it open."""
         if self.db.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self.db.execute("ROLLBACK")
-        self._unseen = dict(self._answered)
+        seen = self._seen
+        self._seen, newer = {}, self._unseen
+        self._unseen = seen
+        _add(self._unseen, newer)
 
     def commit(self) -> None:
         """Bring what was answered into the database; raises OSError, and then the log still has it."""
@@ -223,26 +224,27 @@ class Rows:
         except sqlite3.Error as error:
             self._roll_back()
             raise _as_os_error(error, self.path) from error
-        self._answered.clear()
+        self._seen.clear()
         self._log.begin_anew()
 
     def _see(self) -> None:
         """Let the database's connection see everything recorded so far, in a transaction that `commit` ends."""
-        if not self._unseen and not self._current_unseen:
+        if not self._unseen and not self._current:
             return
         try:
             if not self.db.in_transaction:
                 self.db.execute("BEGIN IMMEDIATE")
             for operation in self._unseen.values():
                 self._perform(operation)
+            _add(self._seen, self._unseen)
             self._unseen.clear()
-            self._current_seen = bool(self._current)
-            for operation in self._current_unseen.values():
+            # each says what a row is, so that doing some of them twice changes nothing
+            for operation in self._current.values():
+                self._current_seen = True
                 self._perform(operation)
-            self._current_unseen.clear()
         except sqlite3.Error as error:
             self._roll_back()
-            self._current_unseen, self._current_seen = dict(self._current), False
+            self._current_seen = False
             raise _as_os_error(error, self.path) from error
 
     def _perform(self, operation: Operation) -> None:
@@ -263,9 +265,8 @@ class Rows:
         self._number = self._applied()
         for number, operations in self._log.replay(self._number):
             for operation in operations:
-                self._answered[len(self._answered)] = operation
+                self._unseen[len(self._unseen)] = operation
             self._number = number
-        self._unseen = dict(self._answered)
         self.commit()
         self._log.clear()
 

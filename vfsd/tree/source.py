@@ -7,17 +7,21 @@ it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
+import sys
 import time
 from pathlib import Path
+from stat import S_ISLNK
 from typing import NamedTuple, final
 
-import xxhash
+from xxhash import xxh3_64_intdigest
 
 from vfsd.store.catalogue import ROOT_INO, SOURCE_INO_BASE, InodeRecord, Kind, kind_of_mode
 from vfsd.tree.cached_paths import CachedPaths
+
+# What os.fsencode does, without a call for each name.
+_CODEC, _CODEC_ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 # A directory that changed less than this before it was read may change again without a new mtime: file systems count time
 # in steps (10 ms on ext4 at HZ=100, 2 s on FAT).
@@ -49,31 +53,29 @@ def has_hard_links(found: os.stat_result) -> bool:
 
 def path_ino(path: bytes) -> int:
     """The inode number of whatever has this path in the source."""
-    return _ino_of(path)
+    return SOURCE_INO_BASE | (xxh3_64_intdigest(path) & (SOURCE_INO_BASE - 1))
 
 
 def hard_link_ino(found: os.stat_result) -> int:
     """The inode number of a source object under all its names."""
-    return _ino_of(b"\0%d:%d" % (found.st_dev, found.st_ino))  # no path has a NUL
-
-
-def _ino_of(identity: bytes) -> int:
-    return SOURCE_INO_BASE | (xxhash.xxh3_64_intdigest(identity) & (SOURCE_INO_BASE - 1))
+    return path_ino(b"\0%d:%d" % (found.st_dev, found.st_ino))  # no path has a NUL
 
 
 def record_of_source(path: bytes, found: os.stat_result, target: bytes | None) -> InodeRecord:
     """The record of an object that only the source knows."""
-    mode, mtime, ctime = found.st_mode, found.st_mtime_ns, found.st_ctime_ns
-    bits = mode & 0o7777
+    mode, mtime, ctime, links = found.st_mode, found.st_mtime_ns, found.st_ctime_ns, found.st_nlink
+    bits, size, atime = mode & 0o7777, found.st_size, found.st_atime_ns
+    if len(_SHARED) >= _MOST_SHARED:
+        _SHARED.clear()
     return InodeRecord(
-        source_ino(path, found),
+        path_ino(path) if links == 1 and path else source_ino(path, found),
         kind_of_mode(mode),
-        _MODES.setdefault(bits, bits),
+        _SHARED.setdefault(bits, bits),
         found.st_uid,
         found.st_gid,
-        found.st_nlink,
-        _shared(found.st_size),
-        _shared(found.st_atime_ns),
+        links,
+        _SHARED.setdefault(size, size),
+        mtime if mtime == atime else _SHARED.setdefault(atime, atime),
         mtime,
         mtime if mtime == ctime else ctime,
         found.st_rdev,
@@ -84,15 +86,8 @@ def record_of_source(path: bytes, found: os.stat_result, target: bytes | None) -
 
 
 # Numbers that many records of a plate have in common are one object each: a number of its own takes 32 bytes.
-_MODES: dict[int, int] = {}
 _SHARED: dict[int, int] = {}
-_MOST_SHARED = 1024
-
-
-def _shared(number: int) -> int:
-    if len(_SHARED) >= _MOST_SHARED:
-        _SHARED.clear()
-    return _SHARED.setdefault(number, number)
+_MOST_SHARED = 4096
 
 
 @final
@@ -206,10 +201,12 @@ class SourceScan:
         """Up to `count` more entries, none at the end; a name that vanishes meanwhile is left out."""
         entries: list[SourceEntry] = []
         for item in self._names:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 found = item.stat(follow_symlinks=False)
-                target = os.readlink(item.name, dir_fd=self._fd) if item.is_symlink() else None
-                entries.append(SourceEntry(os.fsencode(item.name), found, os.fsencode(target) if target else None))
+                target = os.fsencode(os.readlink(item.name, dir_fd=self._fd)) if S_ISLNK(found.st_mode) else None
+            except FileNotFoundError:
+                continue
+            entries.append(SourceEntry(item.name.encode(_CODEC, _CODEC_ERRORS), found, target))
             if len(entries) == count:
                 break
         return entries
