@@ -18,6 +18,9 @@ MAX_DEPTH = 64
 # A tag, comment or attribute beyond this is damage; a real one has a few hundred bytes, correction matrices some kB.
 MAX_TOKEN = 4 << 20
 
+# 300 MB of a real index have about seven million elements; reading so many takes half a minute, and more is no plate.
+MAX_ELEMENTS = 20_000_000
+
 # The text of one element beyond this is cut: what we read are numbers and names.
 MAX_TEXT = 1 << 16
 
@@ -74,6 +77,7 @@ class _Stream:
         self._texts = texts
         self._local: dict[str, str] = {}
         self._depth = 0
+        self._elements = 0
         self._text: list[str] = []
         self._length = 0
         self.parser = parser = expat.ParserCreate(encoding, "}")
@@ -84,8 +88,11 @@ class _Stream:
 
     def _on_start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
+        self._elements += 1
         if self._depth > MAX_DEPTH:
             raise XmlError(f"its elements are more than {MAX_DEPTH} deep")
+        if self._elements > MAX_ELEMENTS:
+            raise XmlError(f"it has more than {MAX_ELEMENTS} elements")
         local = self._local_name(name)
         self._text.clear()
         self._length = 0

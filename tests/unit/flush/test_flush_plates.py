@@ -1,0 +1,209 @@
+"""Real plates of every instrument in a store: validators accept them, and sizes, places, names and colours are in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import trio
+import zarr
+from blackbox.stores import validate_groups
+from plate_bench import Bench, pixels, tiff
+
+from vfsd.flush.convert import convert_plate
+from vfsd.plates import choose_formats
+
+
+def converted(source: Path, store: Path, **chosen: str) -> Path:
+    formats = choose_formats(**chosen)
+
+    async def convert() -> None:
+        result = await convert_plate(source, store, formats=formats)
+        assert not result.kept
+
+    trio.run(convert)
+    validate_groups(store)
+    return store / "images"
+
+
+def attributes(group: Path) -> Any:
+    return json.loads((group / "zarr.json").read_text())["attributes"]
+
+
+def multiscale(field: Path) -> Any:
+    return attributes(field)["ome"]["multiscales"][0]
+
+
+def transformations(field: Path) -> dict[str, list[float]]:
+    """Scale and translation of the first level."""
+    return {step["type"]: step[step["type"]] for step in multiscale(field)["datasets"][0]["coordinateTransformations"]}
+
+
+def units(field: Path) -> dict[str, str | None]:
+    return {axis["name"]: axis.get("unit") for axis in multiscale(field)["axes"]}
+
+
+def channels(field: Path) -> list[tuple[str, str]]:
+    return [(channel["label"], channel["color"]) for channel in attributes(field)["ome"]["omero"]["channels"]]
+
+
+def plane(field: Path, t: int, c: int, z: int) -> np.ndarray[Any, Any]:
+    array = zarr.open_array(field / "0", mode="r")
+    return np.asarray(array[t, c, z])
+
+
+def test_opera_phenix(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "opera_phenix_pe2loaddata_v5/Version5"
+    plate = converted(source, tmp_path / "s.vfs") / "Version5.ome.zarr"
+    described = attributes(plate)
+    assert len(described["ome"]["plate"]["rows"]) == 16
+    assert len(described["ome"]["plate"]["columns"]) == 24
+    assert described["vfsd"]["acquired"] == {"name": "BR00122249", "started": "2023-03-23T14:50:32.6252176-04:00"}
+    assert described["vfsd"]["channels"][4] == {
+        "number": 5,
+        "name": "Alexa 568",
+        "excitation_nm": 561,
+        "emission_nm": 599,
+        "exposure_ms": 40,
+    }
+    field = plate / "A/1/1"
+    size = 0.5979760809567617
+    assert transformations(field)["scale"] == pytest.approx([1, 1, 1, size, size])
+    middle = 322.907
+    assert transformations(field)["translation"] == pytest.approx(
+        [0, 0, 0, middle - 539.5 * size, -middle - 539.5 * size], abs=1e-4
+    )
+    assert units(field) == {"t": None, "c": None, "z": None, "y": "micrometer", "x": "micrometer"}
+    assert channels(field) == [
+        ("Digital Phase Contrast", "FFFFFF"),
+        ("Brightfield high", "FFFFFF"),
+        ("488 650", "FF00FF"),
+        ("Alexa 488", "00FF00"),
+        ("Alexa 568", channels(field)[4][1]),
+        ("Alexa 647", "FF00FF"),
+    ]
+    assert channels(field)[4][1].startswith("FF")  # 599 nm: between yellow and red
+    for channel in range(6):
+        image = source / f"images/r01c01f01p01-ch{channel + 1}sk1fk1fl1.tiff"
+        assert np.array_equal(plane(field, 0, channel, 0), tifffile.imread(image))
+
+
+def test_cellvoyager(shared_data: Path, tmp_path: Path) -> None:
+    name = "CV8000-Minimal-DataSet-2C-3W-4S-FP2-stack"
+    whole = shared_data / "cellvoyager_cv8000" / f"{name}_20230918_135839" / name
+    part = tmp_path / name
+    part.mkdir()
+    for entry in os.scandir(whole):
+        if not entry.name.endswith(".tif") or (
+            "_D08_" in entry.name and "Z03" not in entry.name and "F004" in entry.name
+        ):
+            shutil.copyfile(entry.path, part / entry.name)
+    plate = converted(part, tmp_path / "s.vfs") / f"{name}.ome.zarr"
+    field = plate / "D/8/4"
+    assert transformations(field)["scale"] == [1, 1, 3, 0.325, 0.325]
+    place = [0, 0, 0, 247 - 999.5 * 0.325, 82.8 - 999.5 * 0.325]
+    assert transformations(field)["translation"] == pytest.approx(place)
+    assert units(field)["z"] == "micrometer"
+    assert channels(field) == [("405nm BP445/45", "002FFF"), ("488nm BP525/50", "00FFA1")]
+    assert zarr.open_array(field / "0", mode="r").shape == (1, 2, 3, 2000, 2000)
+
+
+def test_imagexpress_with_projections(shared_data: Path, tmp_path: Path) -> None:
+    images = converted(shared_data / "imagexpress_projection-mix", tmp_path / "s.vfs") / "Projection-Mix/2023-02-21"
+    stacks, projections = images / "1334.ome.zarr", images / "1334_projection.ome.zarr"
+    assert zarr.open_array(stacks / "E/7/1/0", mode="r").shape == (1, 3, 2, 512, 512)
+    assert zarr.open_array(projections / "E/7/1/0", mode="r").shape == (1, 3, 1, 512, 512)
+    root = shared_data / "imagexpress_projection-mix/Projection-Mix/2023-02-21/1334"
+    of_w4 = next(root.glob("ZStep_1/*_E07_s2_w427*.tif"), None) or next(root.glob("ZStep_1/*_E07_s2_w4F*.tif"))
+    numbers = attributes(stacks)["vfsd"]["numbers"]
+    assert numbers == {"t": [1], "c": [1, 2, 4], "z": [1, 2]}
+    assert np.array_equal(plane(stacks / "E/7/2", 0, 2, 0), tifffile.imread(of_w4))
+    assert not plane(stacks / "E/7/2", 0, 2, 1).any(), "w4 has one plane; the other is absent"
+
+
+def test_metaxpress_export_takes_facts_from_its_images(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "imagexpress_exported/9987_Plate_3434"
+    field = converted(source, tmp_path / "s.vfs") / "9987_Plate_3434.ome.zarr/B/2/2"
+    assert transformations(field)["scale"] == [1, 1, 1, 1.3672, 1.3672]
+    # OffsetFromWellCenterUm of site 2 is x 0.04, y -314.98; the set is cropped to 256 pixels
+    place = [0, 0, 0, -314.98 - 127.5 * 1.3672, 0.04 - 127.5 * 1.3672]
+    assert transformations(field)["translation"] == pytest.approx(place)
+    assert [label for label, _ in channels(field)] == ["DAPI", "FITC", "Texas Red"]
+    assert [colour for _, colour in channels(field)][1] == "00FF00"
+    described = attributes(field.parents[2])["vfsd"]["channels"]
+    assert described[0] == {"number": 1, "name": "DAPI", "emission_nm": 452, "exposure_ms": 100}
+
+
+@pytest.mark.parametrize(
+    ("folder", "plate", "fields", "names"),
+    [
+        ("scanr_plateviewer/SCANR-C2-S1-T1", "SCANR-C2-S1-T1", ["A/1/1", "A/2/1"], ["GFP", "mcherry"]),
+        ("leica_matrixscreener/experiment--test", "experiment--test", ["A/1/0", "A/1/1000"], ["J20 C00", "J20 C01"]),
+        ("cellomics_arrayscan_AS_09047", "cellomics_arrayscan_AS_09047", ["O/1/0", "O/4/2"], ["w2"]),
+    ],
+)
+def test_other_instruments(
+    shared_data: Path, tmp_path: Path, folder: str, plate: str, fields: list[str], names: list[str]
+) -> None:
+    images = converted(shared_data / folder, tmp_path / "s.vfs")
+    for field in fields:
+        assert [label for label, _ in channels(images / f"{plate}.ome.zarr" / field)] == names
+        assert plane(images / f"{plate}.ome.zarr" / field, 0, len(names) - 1, 0).any()
+
+
+def test_two_fields_of_a_slide_lie_where_the_stage_was(shared_data: Path, tmp_path: Path) -> None:
+    plate = (
+        converted(shared_data / "leica_matrixscreener/experiment--test", tmp_path / "s.vfs")
+        / "experiment--test.ome.zarr"
+    )
+    upper, lower = (transformations(plate / f"A/1/{field}")["translation"] for field in ("0", "1000"))
+    assert [b - a for a, b in zip(upper, lower, strict=True)] == pytest.approx([0, 0, 0, 232.998, 0])
+
+
+def small_plate(folder: Path, name: Callable[[str, int, int], str]) -> dict[str, np.ndarray[Any, Any]]:
+    """Two wells, two fields, two channels."""
+    written = {}
+    for number, (well, field, channel) in enumerate((w, f, c) for w in ("B02", "C03") for f in (1, 2) for c in (1, 2)):
+        path = folder / name(well, field, channel)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written[f"{well[0]}/{int(well[1:])}/{field}/{channel}"] = pixels(number)
+        path.write_bytes(tiff(pixels(number)))
+    return written
+
+
+def test_a_pattern_makes_a_plate_of_any_names(tmp_path: Path) -> None:
+    source = tmp_path / "mine"
+    written = small_plate(source, lambda well, field, channel: f"run 7 {well} f{field} ({channel}).tif")
+    images = converted(source, tmp_path / "s.vfs", pattern="run 7 {well} f{field} ({channel}).tif")
+    for place, array in written.items():
+        image, _, channel = place.rpartition("/")
+        assert np.array_equal(plane(images / "mine.ome.zarr" / image, 0, int(channel) - 1, 0), array)
+
+
+def test_an_acquisition_that_comes_later_does_not_displace_the_first(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+
+    async def two_flushes() -> None:
+        async with bench.mounted() as session:
+            for timeline in (1, 2):
+                name = b"P_B02_T0001F001L%02dA01Z01C01.tif" % timeline
+                await session.write(name, tiff(pixels(timeline)))
+                await session.flush()
+
+    trio.run(two_flushes)
+    (plate,) = (bench.store / "images").glob("*.ome.zarr")
+    validate_groups(bench.store)
+    assert [one["id"] for one in attributes(plate)["ome"]["plate"]["acquisitions"]] == [0, 1]
+    assert attributes(plate / "B/2")["ome"]["well"]["images"] == [
+        {"path": "1", "acquisition": 0},
+        {"path": "a1f1", "acquisition": 1},
+    ]
+    assert np.array_equal(plane(plate / "B/2/1", 0, 0, 0), pixels(1))
+    assert np.array_equal(plane(plate / "B/2/a1f1", 0, 0, 0), pixels(2))
