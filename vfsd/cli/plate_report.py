@@ -132,7 +132,8 @@ def _well_map(plate: Plate) -> str:
         marks = ("·" if not (n := images[row, column]) else "●" if n == most else "○" for column in range(columns))
         lines.append(f"{row_name(row):>2} " + gap.join(marks))
     fewest = min(images.values())
-    lines.append(f"   ● {most} images" + (f"   ○ {fewest} to {most - 1}" if fewest < most else "") + "   · none")
+    fewer = "" if fewest == most else f"   ○ {fewest}" if fewest == most - 1 else f"   ○ {fewest} to {most - 1}"
+    lines.append(f"   ● {most} images{fewer}   · none")
     return "\n".join(lines)
 
 

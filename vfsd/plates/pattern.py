@@ -4,8 +4,8 @@ A pattern is matched against the end of the path, as many folders as it names, w
 rooted above them. `{part}` takes a part of the name, everything else stands for itself:
 
     {row} letters or a number from 1    {column} a number from 1    {well} both ("B02"), or {well:24}: a number that
-    counts along rows of 24 columns    {field} {time} {z} {acquisition} numbers    {channel} a number or a name
-    {plate} a name: of several in one folder each is a plate    {any} anything
+    counts along rows of 24 columns    {field} {time} {z} {acquisition} numbers    {channel} a number, or a name
+    without _    {plate} a name: of several in one folder each is a plate    {any} anything
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PARTS = {
     "time": _NUMBER,
     "z": _NUMBER,
     "acquisition": _NUMBER,
-    "channel": _NAME,
+    "channel": rb"[^/_]+?",
     "plate": _NAME,
     "any": rb"[^/]*?",
 }

@@ -61,6 +61,11 @@ def test_channels_of_a_pattern_may_be_names_and_plates_too() -> None:
     ]
 
 
+def test_a_channel_is_not_mistaken_for_what_follows_it() -> None:
+    (plate,) = of_pattern("{well}_w{channel}.tif", b"B02_w1.tif", b"B02_w1_thumb.tif")
+    assert set(plate.images) == {b"B02_w1.tif"}
+
+
 def test_what_does_not_fit_the_pattern_is_left_with_a_reason() -> None:
     (plate,) = of_pattern("{well}_{field}.tif", b"B02_1.tif", b"B99_1.tif", b"notes.txt")
     assert plate.others == {
