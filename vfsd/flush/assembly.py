@@ -126,7 +126,7 @@ class Assembly:
         placer = Placer(builder, store.plate_name, read_file, force_plain, self._formats, levels=self._levels)
         self.placement = placer.place(self.items)
         self._choose_plain_keys()
-        self.writer.wanted_windows = {item.ino for item in self.placement.windows.values()}
+        self.writer.wanted_windows = {(item.ino, page) for item, page in self.placement.windows.values()}
 
     def _read_xattrs(self, origin: bytes) -> dict[bytes, bytes]:
         source = self._tree.source
@@ -163,7 +163,8 @@ class Assembly:
         wanted |= {key: ino for ino, key in self._plain_keys.items()}
         wanted |= {key: old for key, old in self._moved.items() if key not in wanted}
         for job in self.shards:
-            if any(item.ino in self.writer.wanted_windows and self._lacks_window(item) for item, _ in job.new):
+            looked_at = ((item.ino, plane.page) for item, plane in job.new)
+            if any(page in self.writer.wanted_windows and page not in self.writer.windows for page in looked_at):
                 for key in job.keys:
                     self._written.pop(key, None)
         for key in [key for key, what in self._written.items() if wanted.get(key) != what]:
@@ -176,9 +177,6 @@ class Assembly:
             jobs.append(Job(lambda: self._link_all(links), 0, tuple(key for _, key in links)))
         self._written = wanted
         return jobs + self._reading_jobs()
-
-    def _lacks_window(self, item: Item) -> bool:
-        return item.ino not in self.writer.windows
 
     def _shard_job(self, job: ShardJob) -> Job:
         return Job(lambda: self.writer.write_shard(job), job.bytes, job.keys)
@@ -245,8 +243,8 @@ class Assembly:
 
     def complete(self) -> None:
         """Everything was written: put digests, skeletons and metadata in, and say which objects go."""
-        for (group, channel), item in self.placement.windows.items():
-            self._set_window(group, channel, item)
+        for (group, channel), (item, page) in self.placement.windows.items():
+            self._set_window(group, channel, item, page)
         self._take_stage_positions()
         for item in self.items:
             self.builder.put_inode(self._final_record(item))
@@ -282,8 +280,8 @@ class Assembly:
     def _written_record(item: Item) -> InodeRecord:
         return replace(item.record, digest=item.digest, size=item.size, version=item.version)
 
-    def _set_window(self, group: int, channel: int, item: Item) -> None:
-        window = self.writer.windows.get(item.ino)
+    def _set_window(self, group: int, channel: int, item: Item, page: int) -> None:
+        window = self.writer.windows.get((item.ino, page))
         if window is None:
             return
         document = GroupDocument.decode(self.builder.read().group(group).document)

@@ -17,8 +17,9 @@ import numpy as np
 import xxhash
 
 from vfsd.errors import StoredDataDamaged
-from vfsd.images import NotRebuildable, TiffLayout, analyse_tiff
+from vfsd.images import NotRebuildable, TiffLayout, analyse_tiff, read_description
 from vfsd.images.decode import UndecodableImage, declared_planes
+from vfsd.plates import DESCRIPTION_LIMIT, PageOffset, page_offsets
 from vfsd.store import InodeRecord
 from vfsd.store.stored import StoredFile
 
@@ -61,6 +62,9 @@ class Item:
         Where the pixels lie, when planes can be kept apart from the skeleton.
     reason : str
         Why not, when `layout` is None.
+    pages : list of (int, int, int) or None
+        Of a file of several pages: where each lies, in channels, slices and time points from the first; None where its
+        description contradicts the pages.
     """
 
     ino: int
@@ -75,6 +79,7 @@ class Item:
     layout: TiffLayout | None = None
     reason: str = "not a TIFF"
     decoded: tuple[int, int, str] | None = None
+    pages: list[PageOffset] | None = None
     digest: bytes | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -110,13 +115,21 @@ class Item:
             The file cannot be read.
         """
         if self.stored is not None and self.stored.skeleton is not None:
-            self.layout = self.stored.skeleton.layout
+            skeleton = self.stored.skeleton
+            self.layout = skeleton.layout
+            if self.layout.plane_count > 1:
+                # not rebuilt for this: all that is no pixel is at hand, and the description in it
+                begin = max(0, skeleton.rest.find(b"ImageJ=", 0, DESCRIPTION_LIMIT))
+                self.pages = page_offsets(skeleton.rest[begin : begin + DESCRIPTION_LIMIT], self.layout.plane_count)
             return
         with self.opened() as fd:
             if os.pread(fd, 4, 0) not in _MAGIC:
                 return
             try:
                 self.layout = analyse_tiff(fd)
+                if self.layout.plane_count > 1:
+                    description = read_description(fd, DESCRIPTION_LIMIT)
+                    self.pages = page_offsets(description, self.layout.plane_count)
             except NotRebuildable as problem:
                 self.reason = problem.reason
                 self._look_into(fd)

@@ -3,8 +3,9 @@
 The rules (DESIGN's, in the order of trying):
 
 1. An image of a recognised plate goes to its position in the plate's group of that plane shape and dtype; the first
-   such group of a plate carries the directory's name, others name shape and dtype. Of two files for one position the
-   second stays a plain file. A compressed image keeps its bytes as a plain file, and its pixels go to the position too.
+   such group of a plate carries the directory's name, others name shape and dtype. The pages of a file of several are
+   slices, or what its description says. Of two files for one position the second stays a plain file. A compressed image
+   keeps its bytes as a plain file, and its pixels go to the position too.
 2. A TIFF of several equal pages with at least `FEWEST_PLANES` planes and `FEWEST_BYTES` is an image of its own.
 3. Other TIFFs of one plane go into the stack of their directory, shape and dtype, if there is one or they make one.
 4. Everything else is a plain file.
@@ -14,10 +15,12 @@ Works on the catalogue being built, in a thread; never touches the store's objec
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
+from vfsd.errors import shown_path
 from vfsd.flush.groups import GroupDocument
 from vfsd.flush.items import Item
 from vfsd.flush.locations import directory_name, free_group_key, pages_key, plate_key, stack_key
@@ -26,6 +29,8 @@ from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import GroupRecord, PlaneRecord
 from vfsd.store.geometry import ITEM_SIZES, GeometryError, image_geometry, plate_geometry, stack_geometry
 from vfsd.store.pyramid import level_count
+
+log = logging.getLogger("vfsd.flush")
 
 # Below these a stack costs more files and metadata than it saves.
 FEWEST_PLANES = 16
@@ -64,14 +69,14 @@ class Placement:
     plain : dict
         Inode → the item whose bytes become a plain object (of a compressed plate image: as well).
     windows : dict
-        (group, channel) → the item by which the channel's brightness is judged.
+        (group, channel) → the item and its page by which the channel's brightness is judged.
     unplaced : dict
         (group, image) → an item of that field, where the stage's position is not known from the vendor's metadata.
     """
 
     planes: dict[int, list[PlaneRecord]] = field(default_factory=dict)
     plain: dict[int, Item] = field(default_factory=dict)
-    windows: dict[tuple[int, int], Item] = field(default_factory=dict)
+    windows: dict[tuple[int, int], tuple[Item, int]] = field(default_factory=dict)
     unplaced: dict[tuple[int, str], Item] = field(default_factory=dict)
 
 
@@ -84,6 +89,26 @@ def plane_shape(item: Item) -> PlaneShape | None:
         height, width, dtype = item.decoded
         return PlaneShape(height, width, 1, False, dtype)
     return None
+
+
+def _tell(plate: Plate, waiting: Mapping[bytes, Item]) -> None:
+    """Say in the log what is odd about a plate, and in the receipt why an image is none of it."""
+    for note in plate.notes:
+        log.warning("plate=%s %s", shown_path(plate.name), shown_path(note))
+    for path, why in plate.others.items():
+        item = waiting.get(path)
+        if item is not None and (item.layout is not None or item.decoded is not None):
+            item.notes.append(f"not an image of the plate: {why}")
+
+
+def _positions_of_pages(item: Item, first: PlatePosition) -> list[PlatePosition]:
+    """Where each plane of an item belongs, from where its first one does; none where that cannot be said."""
+    if item.layout is None or item.layout.plane_count == 1:
+        return [first]
+    return [
+        replace(first, channel=first.channel + channel, z=first.z + z, time=first.time + time)
+        for channel, z, time in item.pages or ()
+    ]
 
 
 @final
@@ -132,6 +157,7 @@ class Placer:
         waiting = {item.path: item for item in items}
         plates = recognise_plates(waiting, self._read_file, directory_name=self._plate_name, formats=self._formats)
         for plate in plates:
+            _tell(plate, waiting)
             self._place_plate(plate, waiting)
         self._place_pages(waiting)
         self._place_stacks(waiting)
@@ -146,15 +172,19 @@ class Placer:
     # --- plates
 
     def _place_plate(self, plate: Plate, waiting: dict[bytes, Item]) -> None:
-        fitting: dict[tuple[PlaneShape, bool], list[tuple[Item, PlatePosition]]] = {}
+        fitting: dict[tuple[PlaneShape, bool], list[tuple[Item, list[PlatePosition]]]] = {}
         for path, position in plate.images.items():
             item = waiting.get(path)
             if item is None or item.ino in self._force_plain:
                 continue
             shape = plane_shape(item)
-            if shape is None or shape.samples > 1 or (item.layout is not None and item.layout.plane_count > 1):
+            if shape is None or shape.samples > 1:
                 continue
-            fitting.setdefault((shape, position.projection), []).append((item, position))
+            positions = _positions_of_pages(item, position)
+            if not positions:
+                item.notes.append("its pages are not what its description says, or more than a plate can hold")
+                continue
+            fitting.setdefault((shape, position.projection), []).append((item, positions))
         # the shape that most files have gets the plain name, whatever the order of the listing
         for (shape, projection), members in sorted(
             fitting.items(), key=lambda part: (-len(part[1]), part[0][0].text())
@@ -166,10 +196,10 @@ class Placer:
         plate: Plate,
         shape: PlaneShape,
         projection: bool,
-        members: list[tuple[Item, PlatePosition]],
+        members: list[tuple[Item, list[PlatePosition]]],
         waiting: dict[bytes, Item],
     ) -> None:
-        positions = [position for _, position in members]
+        positions = [position for _, of_item in members for position in of_item]
         numbers = {
             "t": {position.time for position in positions},
             "c": {position.channel for position in positions},
@@ -185,23 +215,27 @@ class Placer:
         document.take_facts(plate)
         self._changed.add(group.id)
         several = document.several_acquisitions
-        for item, position in members:
-            field_path = position.field_path(several_acquisitions=several or position.acquisition > 0)
-            image = f"{position.row_path}/{position.column_path}/{field_path}"
-            index = document.index(position.time, position.channel, position.z)
-            place = PlaneRecord(item.ino, 0, group.id, image, index)
-            if self._taken(place):
+        for item, of_item in members:
+            first = of_item[0]
+            field_path = first.field_path(several_acquisitions=several or first.acquisition > 0)
+            image = f"{first.row_path}/{first.column_path}/{field_path}"
+            places = [
+                PlaneRecord(item.ino, page, group.id, image, document.index(at.time, at.channel, at.z))
+                for page, at in enumerate(of_item)
+            ]
+            if any(map(self._taken, places)):
                 item.notes.append("another file has this position of the plate")
                 continue
-            self._placement.planes[item.ino] = [place]
-            self._builder.put_planes([place])
+            self._placement.planes[item.ino] = places
+            self._builder.put_planes(places)
             if item.layout is not None:
                 del waiting[item.path]
-            document.take_stage(image, plate.facts.stage_um.get(position.field_key))
+            document.take_stage(image, plate.facts.stage_um.get(first.field_key))
             if image not in document.stage_um:
                 self._placement.unplaced.setdefault((group.id, image), item)
-            if document.needs_window(position.channel):
-                self._placement.windows.setdefault((group.id, position.channel), item)
+            for page, at in enumerate(of_item):
+                if document.needs_window(at.channel):
+                    self._placement.windows.setdefault((group.id, at.channel), (item, page))
 
     def _plate_group(
         self, plate: Plate, shape: PlaneShape, projection: bool, numbers: Mapping[str, set[int]]

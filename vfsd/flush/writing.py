@@ -100,8 +100,8 @@ class ObjectWriter:
 
     Attributes
     ----------
-    wanted_windows : collection of int
-        Inodes of items from whose plane a display window is to be taken; `windows` has the results.
+    wanted_windows : collection of (int, int)
+        Inodes and pages from whose plane a display window is to be taken; `windows` has the results.
     skeletons : dict
         Inode → the skeleton of what was stored as planes, as bytes: a whole plate's wait here until the commit.
     """
@@ -109,8 +109,8 @@ class ObjectWriter:
     def __init__(self, transaction: Transaction, old_shards: ShardIndexes) -> None:
         self._transaction = transaction
         self._old_shards = old_shards
-        self.wanted_windows: Collection[int] = ()
-        self.windows: dict[int, DisplayWindow] = {}
+        self.wanted_windows: Collection[tuple[int, int]] = ()
+        self.windows: dict[tuple[int, int], DisplayWindow] = {}
         self.skeletons: dict[int, bytes] = {}
         self.failures = Failures()
         self._level_digests: dict[bytes, bytes] = {}
@@ -190,7 +190,7 @@ class ObjectWriter:
     ) -> None:
         try:
             for plane, pixels in self._read(item, planes, job.geometry):
-                self._look_at(item, pixels, job.geometry)
+                self._look_at(item, plane.page, pixels, job.geometry)
                 for position, chunk in zip(job.positions(plane), encode_plane(pixels, job.geometry), strict=True):
                     writer.append(position, chunk)
                 levels.add(plane, pixels)
@@ -251,9 +251,9 @@ class ObjectWriter:
             raise ItemChanged("changed while it was being stored")
         return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data.cast("B")
 
-    def _look_at(self, item: Item, pixels: memoryview, geometry: ArrayGeometry) -> None:
-        if item.ino in self.wanted_windows and item.ino not in self.windows:
-            self.windows[item.ino] = display_window(np.frombuffer(pixels, geometry.pixel_type))
+    def _look_at(self, item: Item, page: int, pixels: memoryview, geometry: ArrayGeometry) -> None:
+        if (item.ino, page) in self.wanted_windows and (item.ino, page) not in self.windows:
+            self.windows[item.ino, page] = display_window(np.frombuffer(pixels, geometry.pixel_type))
 
     # --- plain files
 

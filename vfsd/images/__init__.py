@@ -28,7 +28,7 @@ memory and time bounded; the file system's own errors pass as OSError. Files are
 what the caller hands over as target.
 """
 
-from vfsd.images.analysis import analyse_tiff
+from vfsd.images.analysis import analyse_tiff, read_description
 from vfsd.images.decode import UndecodableImage, decode_tiff
 from vfsd.images.layout import NotRebuildable, PageLayout, PixelRun, Segment, TiffLayout
 from vfsd.images.pixels import (
@@ -67,6 +67,7 @@ __all__ = [
     "load_plane",
     "place_plane",
     "place_rest",
+    "read_description",
     "read_plane",
     "rebuild_into",
     "swap_in_place",

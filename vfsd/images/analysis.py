@@ -290,6 +290,20 @@ def _find_segments(
     return tuple(Segment(offset, length) for offset, length in runs), len(starts)
 
 
+def read_description(fd: int, limit: int) -> bytes:
+    """The beginning of the first directory's ImageDescription; empty where there is none.
+
+    Raises
+    ------
+    NotRebuildable
+        It is no TIFF, or a damaged one.
+    OSError
+        From the file itself.
+    """
+    directory = next(OpenTiff(fd).directories(), None)
+    return b"" if directory is None else directory.text(IMAGE_DESCRIPTION, limit)
+
+
 def _only_strip(directory: Directory, offsets_tag: int, counts_tag: int, needed: int, size: int) -> Segment:
     """The usual case of modern writers, without arrays."""
     offset = directory.integer(offsets_tag, 0)

@@ -9,17 +9,18 @@ imported only by who wants one. Nothing here keeps state, takes a lock or opens 
 
 from vfsd.plates.colours import colour_of_light
 from vfsd.plates.instrument import Instrument, ReadFile
-from vfsd.plates.metadata import METADATA_READ_LIMIT
 from vfsd.plates.metaseries import channel_from_description, pixel_size_from_description, stage_from_description
 from vfsd.plates.model import ChannelFacts, FieldKey, Plate, PlateFacts, PlatePosition, row_index, row_name
+from vfsd.plates.pages import DESCRIPTION_LIMIT, PageOffset, page_offsets
 from vfsd.plates.recognise import recognise_plates
 from vfsd.plates.registry import PlateFormats, choose_formats, known_instruments
 
 __all__ = [
-    "METADATA_READ_LIMIT",
+    "DESCRIPTION_LIMIT",
     "ChannelFacts",
     "FieldKey",
     "Instrument",
+    "PageOffset",
     "Plate",
     "PlateFacts",
     "PlateFormats",
@@ -29,6 +30,7 @@ __all__ = [
     "choose_formats",
     "colour_of_light",
     "known_instruments",
+    "page_offsets",
     "pixel_size_from_description",
     "recognise_plates",
     "row_index",

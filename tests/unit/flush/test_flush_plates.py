@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -207,3 +208,95 @@ def test_an_acquisition_that_comes_later_does_not_displace_the_first(tmp_path: P
     ]
     assert np.array_equal(plane(plate / "B/2/1", 0, 0, 0), pixels(1))
     assert np.array_equal(plane(plate / "B/2/a1f1", 0, 0, 0), pixels(2))
+
+
+def flushed(folder: Path, files: dict[bytes, bytes]) -> tuple[Bench, dict[str, Any]]:
+    """Files stored by one flush; the receipt's notes by path."""
+    bench = Bench(folder)
+
+    async def flush() -> None:
+        async with bench.mounted() as session:
+            await session.write_all(files)
+            await session.flush_all()
+
+    trio.run(flush)
+    validate_groups(bench.store)
+    (receipt,) = (bench.store / "receipts").glob("*.json")
+    records = json.loads(receipt.read_text())["files"]
+    return bench, {record["path"]: record.get("notes") for record in records}
+
+
+def stack(planes: list[np.ndarray[Any, Any]], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.stack(planes), photometric="minisblack", **options)
+    return buffer.getvalue()
+
+
+def test_a_file_that_holds_a_stack_fills_its_field(tmp_path: Path) -> None:
+    planes = [pixels(z) for z in range(3)]
+    files = {b"P_B02_s1_w1.tif": stack(planes), b"P_B02_s1_w2.tif": stack(planes[::-1])}
+    bench, _ = flushed(tmp_path, files)
+    (plate,) = (bench.store / "images").glob("*.ome.zarr")
+    assert zarr.open_array(plate / "B/2/1/0", mode="r").shape == (1, 2, 3, *planes[0].shape)
+    for z in range(3):
+        assert np.array_equal(plane(plate / "B/2/1", 0, 0, z), planes[z])
+        assert np.array_equal(plane(plate / "B/2/1", 0, 1, z), planes[2 - z])
+    assert bench.stored_alone()[0] == files
+
+
+@pytest.mark.parametrize("options", [{"imagej": True}, {"ome": True}], ids=["imagej", "ome"])
+def test_a_file_that_holds_channels_and_times_fills_its_field(tmp_path: Path, options: dict[str, Any]) -> None:
+    array = np.stack([pixels(n) for n in range(2 * 3 * 2)]).reshape(2, 3, 2, *pixels(0).shape)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, metadata={"axes": "TZCYX"}, **options)
+    files = {b"P_B02_s1.tif": buffer.getvalue(), b"P_B03_s1.tif": buffer.getvalue()}
+    bench, _ = flushed(tmp_path, files)
+    (plate,) = (bench.store / "images").glob("*.ome.zarr")
+    stored = np.asarray(zarr.open_array(plate / "B/3/1/0", mode="r")[:])
+    assert np.array_equal(stored, array.swapaxes(1, 2))
+    assert len(channels(plate / "B/2/1")) == 2
+    assert bench.stored_alone()[0] == files
+
+
+def test_pages_that_contradict_their_description_are_no_plate(tmp_path: Path) -> None:
+    image = stack([pixels(z) for z in range(3)], description="ImageJ=1.53\nchannels=2\nslices=2\n", metadata=None)
+    files = {b"P_B02_s1.tif": image, b"P_B03_s1.tif": tiff(pixels(1))}
+    bench, notes = flushed(tmp_path, files)
+    assert notes["P_B02_s1.tif"] == ["its pages are not what its description says, or more than a plate can hold"]
+    (plate,) = (bench.store / "images").glob("*.ome.zarr")
+    assert [well["path"] for well in attributes(plate)["ome"]["plate"]["wells"]] == ["B/3"]
+
+
+def test_the_receipt_says_why_an_image_is_none_of_the_plate(tmp_path: Path) -> None:
+    files = {
+        b"P_B02_s1.tif": tiff(pixels(1)),
+        b"P_B02_s01.tif": tiff(pixels(2)),
+        b"P_B02_s1_thumb.tif": tiff(pixels(3)),
+        b"notes.txt": b"!",
+    }
+    bench, notes = flushed(tmp_path, files)
+    assert notes == {
+        "P_B02_s01.tif": None,
+        "P_B02_s1.tif": ["not an image of the plate: its position on the plate is taken by P_B02_s01.tif"],
+        "P_B02_s1_thumb.tif": ["not an image of the plate: it is a thumbnail"],
+        "notes.txt": None,
+    }
+    assert bench.stored_alone()[0] == files
+
+
+def test_another_binning_goes_into_a_sibling_plate(tmp_path: Path) -> None:
+    small = pixels(9, (20, 25))
+    files = {b"P_B02_s%d.tif" % n: tiff(pixels(n)) for n in (1, 2)} | {b"P_B03_s1.tif": tiff(small)}
+    bench, _ = flushed(tmp_path, files)
+    plates = sorted(path.name for path in (bench.store / "images").glob("*.ome.zarr"))
+    assert plates == ["plate.ome.zarr", "plate_20x25_uint16.ome.zarr"]
+    assert np.array_equal(plane(bench.store / "images/plate_20x25_uint16.ome.zarr/B/3/1", 0, 0, 0), small)
+
+
+def test_a_contradiction_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    index = b"<D><Plates><Plate><PlateRows>2</PlateRows><PlateColumns>3</PlateColumns></Plate></Plates></D>"
+    files = {b"Images/r%02dc12f01p01-ch1sk1fk1fl1.tiff" % row: tiff(pixels(row)) for row in (3, 4)}
+    flushed(tmp_path, {**files, b"Images/Index.xml": index})
+    said = [record.getMessage() for record in caplog.records if "contradict" in record.getMessage()]
+    assert len(said) == 1
+    assert "Images/Index.xml" in said[0]
