@@ -79,7 +79,11 @@ class _Operations(pyfuse3.Operations):
         if operation in _ON_LISTINGS:
             subject = self._listings[subject][0]
         node = self._files[subject].node if operation in _ON_HANDLES else self._tree.layers.nodes.get(subject)
-        path = b"?" if node is None else node.path()
+        if node is None:
+            return b"?"
+        path = node.path()
+        if not path and node is not self._tree.layers.root:  # it lost its name: say where it came from
+            path = node.record.origin or b"?"
         if operation in _ON_NAMES:
             return path + b"/" + name if path else name
         return path
