@@ -129,6 +129,8 @@ def mknod(side: Side, path: bytes, kind: int, mode: int, mask: int) -> None:
 def rmtree(side: Side, path: bytes) -> None:
     if path.rstrip(b"/.") == b"":
         raise OSError(errno.EBUSY, "the root stays")
+    if not stat.S_ISDIR(os.lstat(side.at(path)).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "would be opened, which waits where it is a FIFO")
     shutil.rmtree(side.at(path))
 
 
@@ -263,12 +265,17 @@ def write(side: Side, slot: int, data: bytes) -> int:
 
 
 def lseek(side: Side, slot: int, offset: int, whence: int) -> int:
+    """In files: what a position in a directory means is the file system's own business."""
+    if stat.S_ISDIR(os.fstat(side.files[slot]).st_mode):
+        return 0
     return os.lseek(side.files[slot], offset, whence)
 
 
 def skips_only_zeros(side: Side, slot: int, offset: int) -> bool:
     """What SEEK_DATA leaps over holds nothing; how much it leaps over is the file system's own business."""
     fd = side.files[slot]
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return True
     size, here = os.fstat(fd).st_size, os.lseek(fd, 0, os.SEEK_CUR)
     try:
         data = os.lseek(fd, offset, os.SEEK_DATA)

@@ -69,8 +69,6 @@ class TwinMachine(RuleBasedStateMachine):
     def begin(self, eager: bool) -> None:
         """Looking at contents changes what a tree has in RAM: half of the examples look at them only now and then."""
         self.eager = eager
-        # Which names of the source are one file is known once its folders were listed.
-        self.look()
 
     def teardown(self) -> None:
         try:

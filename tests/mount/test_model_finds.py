@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from blackbox.daemons import Mount, Mounted
 
 pytestmark = pytest.mark.fuse
 
+# What a file holds after those changes that change it.
+CONTENTS = {"write": b"changed", "truncate": b"of "}
 LATE_NS = 8_000_000_000_000_000_001
 
 
@@ -25,6 +28,42 @@ def new_file(mount: Mount) -> Path:
     path = mount.path / "new"
     path.write_bytes(b"new")
     return path
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "write": lambda path: path.write_bytes(b"changed"),
+    "truncate": lambda path: os.truncate(path, 3),
+    "chmod": lambda path: path.chmod(0o600),
+    "setxattr": lambda path: os.setxattr(path, "user.a", b"1"),
+    "link": lambda path: os.link(path, path.parent / "third"),
+    "rename": lambda path: path.rename(path.parent / "renamed"),
+    "unlink": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_hard_link_in_a_folder_nobody_looked_into_is_the_same_file(
+    source: Path, mounted: Mounted, change: str
+) -> None:
+    """Also where its folder has another name by now."""
+    for name in ("b", "c/d", "e/f"):
+        (source / name).mkdir(parents=True)
+        os.link(source / "a", source / name / "linked")
+    with mounted(source) as mount:
+        (mount.path / "c").rename(mount.path / "moved")
+        mount.umount()
+    with mounted(source) as mount:
+        (mount.path / "e").rename(mount.path / "b/e")
+        CHANGES[change](mount.path / "a")
+        others = [mount.path / name for name in ("b/linked", "moved/d/linked", "b/e/f/linked")]
+        expected = 4 + (change == "link") - (change == "unlink")
+        assert [path.stat().st_nlink for path in others] == [expected] * 3
+        assert len({path.stat().st_ino for path in others}) == 1
+        assert {path.read_bytes() for path in others} == {CONTENTS.get(change, b"of the source")}
+        others[0].unlink()
+        others[1].write_bytes(b"and again")
+        assert others[2].stat().st_nlink == expected - 1
+        assert others[2].read_bytes() == b"and again"
 
 
 def test_no_more_inodes_are_free_than_there_are(source: Path, mounted: Mounted) -> None:

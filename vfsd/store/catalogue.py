@@ -14,7 +14,7 @@ import enum
 import json
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -260,6 +260,12 @@ def record_from_row(row: tuple[Any, ...]) -> InodeRecord:
     )  # fmt: skip
 
 
+def select_directories_from(origins: Sequence[bytes]) -> tuple[str, tuple[Any, ...]]:
+    """The query, in catalogue and journal, for (inode, origin) of the directories with one of these origins."""
+    places = ",".join("?" * len(origins))
+    return f"SELECT ino, origin FROM inode WHERE kind = ? AND origin IN ({places})", (int(Kind.DIRECTORY), *origins)
+
+
 def _plane_from_row(row: tuple[Any, ...]) -> PlaneRecord:
     ino, page, group, image, i0, i1, i2 = row
     return PlaneRecord(ino, page, group, image, (i0, i1, i2))
@@ -357,6 +363,10 @@ class Catalogue:
     def names_of(self, ino: int) -> list[tuple[int, bytes]]:
         """(parent, name) of each entry that leads to an inode, in a stable order."""
         return self._db.execute("SELECT parent, name FROM entry WHERE ino = ? ORDER BY parent, name", (ino,)).fetchall()
+
+    def directories_from(self, origins: Sequence[bytes]) -> list[tuple[int, bytes]]:
+        """(inode, origin) of each directory that began as one of these of the source."""
+        return self._db.execute(*select_directories_from(origins)).fetchall()
 
     def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """The extended attributes of an inode."""

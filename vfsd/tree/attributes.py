@@ -19,6 +19,7 @@ import trio
 from vfsd.store import InodeRecord, Kind
 from vfsd.tiers import TierFiles
 from vfsd.tree.contents import Contents
+from vfsd.tree.hard_links import HardLinks
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Attributes, Node
 from vfsd.tree.recording import Recording
@@ -78,10 +79,18 @@ class AttributeOperations:
     """See the module."""
 
     def __init__(
-        self, layers: Layers, recording: Recording, contents: Contents, tiers: TierFiles, *, read_only: bool
+        self,
+        layers: Layers,
+        recording: Recording,
+        links: HardLinks,
+        contents: Contents,
+        tiers: TierFiles,
+        *,
+        read_only: bool,
     ) -> None:
         self._layers = layers
         self._recording = recording
+        self._links = links
         self._contents = contents
         self._tiers = tiers
         self._read_only = read_only
@@ -99,6 +108,7 @@ class AttributeOperations:
         if self._read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         node = self._layers.node(ino)
+        await self._links.complete(node)
         if changes.size is not None:
             if node.is_directory:
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -172,6 +182,7 @@ class AttributeOperations:
         if name == TIER_XATTR:
             await self._move(node, value)
             return
+        await self._links.complete(node)
         async with self._layers.gate(node):
             below = await self._xattrs_below(node)
             known = self._has_xattr(node, below, name)
@@ -186,6 +197,7 @@ class AttributeOperations:
     async def removexattr(self, ino: int, name: bytes) -> None:
         """Remove an extended attribute; raises ENODATA."""
         node = self._writable_for_xattr(ino, name)
+        await self._links.complete(node)
         async with self._layers.gate(node):
             below = await self._xattrs_below(node)
             if not self._has_xattr(node, below, name):

@@ -28,6 +28,7 @@ from vfsd.store import Kind
 from vfsd.store.catalogue import Catalogue
 from vfsd.store.stored import StoredFile
 from vfsd.tiers import TierFile, TierFiles, copy_unchanged, read_disk
+from vfsd.tree.hard_links import HardLinks
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
 from vfsd.tree.recording import Recording
@@ -71,9 +72,12 @@ class OpenFile:
 class Contents:
     """See the module."""
 
-    def __init__(self, layers: Layers, recording: Recording, tiers: TierFiles, *, read_only: bool) -> None:
+    def __init__(
+        self, layers: Layers, recording: Recording, links: HardLinks, tiers: TierFiles, *, read_only: bool
+    ) -> None:
         self._layers = layers
         self._recording = recording
+        self._links = links
         self._tiers = tiers
         self._read_only = read_only
         tiers.on_moved = self._moved
@@ -298,6 +302,7 @@ class Contents:
 
     async def _copy_up(self, node: Node, keep: int | None) -> None:
         """Give a node dirty bytes: those it has now, or at least the first `keep` of them."""
+        await self._links.complete(node)
         async with self._layers.gate(node):
             await self.idle(node)
             if node.dirty:

@@ -20,7 +20,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,14 @@ from typing import Any, final
 import trio
 
 from vfsd.errors import UnfitError
-from vfsd.store.catalogue import FIRST_FREE_INO, SOURCE_INO_BASE, InodeRecord, record_from_row, record_values
+from vfsd.store.catalogue import (
+    FIRST_FREE_INO,
+    SOURCE_INO_BASE,
+    InodeRecord,
+    record_from_row,
+    record_values,
+    select_directories_from,
+)
 from vfsd.tiers import TierName
 from vfsd.tree.rows import (
     CHECKPOINT_BYTES,
@@ -217,6 +224,10 @@ class Journal:
         return self._rows.select(
             "SELECT parent, name FROM entry WHERE ino = ? ORDER BY parent, name", (ino,)
         ).fetchall()
+
+    def directories_from(self, origins: Sequence[bytes]) -> list[tuple[int, bytes]]:
+        """(inode, origin) of each row of a directory that began as one of these of the source."""
+        return self._rows.select(*select_directories_from(origins)).fetchall()
 
     def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """The extended attributes that the journal has for an inode."""

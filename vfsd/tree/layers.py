@@ -8,7 +8,7 @@ every opendir, and on a lookup when the last look is older than `REVALIDATE_AFTE
 same mtime when it was last read longer ago than that, since files that grow do not change their directory's mtime.
 
 A source file with hard links is one node under all its names, as long as only the source knows it. When it is recorded,
-the names known by then are recorded with it; a name that is found later is a file of its own.
+the names known by then are recorded with it (`hard_links` finds them all); a name that comes later is a file of its own.
 
 Touched only by the trio thread.
 """
@@ -123,6 +123,18 @@ class Layers:
         """(parent, name) of each entry that leads to an inode, those of the journal first; not what only the source has."""
         committed = self.store.catalogue.names_of(ino)
         return self.journal.names_of(ino) + [place for place in committed if self.journal.entry(*place) is None]
+
+    def directories_from(self, origins: list[bytes]) -> dict[bytes, list[int]]:
+        """By origin, the recorded directories (the root among them) that began as one of these of the source."""
+        found: dict[bytes, list[int]] = {b"": [ROOT_INO]}
+        ours = self.journal.directories_from(origins)
+        known = {ino for ino, _ in ours}
+        for ino, origin in ours + [
+            row for row in self.store.catalogue.directories_from(origins) if row[0] not in known
+        ]:
+            if ino != ROOT_INO:
+                found.setdefault(origin, []).append(ino)
+        return found
 
     def path_of(self, ino: int) -> bytes:
         """A path of an inode by its entries; b"?" when no name leads to it."""

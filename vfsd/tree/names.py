@@ -18,6 +18,7 @@ from typing import NamedTuple, final
 from vfsd.store import InodeRecord, Kind
 from vfsd.store.catalogue import kind_of_mode
 from vfsd.tree.contents import Contents
+from vfsd.tree.hard_links import HardLinks
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Attributes, Node
 from vfsd.tree.recording import Recording
@@ -48,9 +49,12 @@ def _fail(number: int, name: bytes = b"") -> OSError:
 class Names:
     """See the module."""
 
-    def __init__(self, layers: Layers, recording: Recording, contents: Contents, *, read_only: bool) -> None:
+    def __init__(
+        self, layers: Layers, recording: Recording, links: HardLinks, contents: Contents, *, read_only: bool
+    ) -> None:
         self._layers = layers
         self._recording = recording
+        self._links = links
         self._contents = contents
         self._read_only = read_only
 
@@ -168,8 +172,9 @@ class Names:
 
     async def link(self, ino: int, parent: int, name: bytes) -> Attributes:
         """One more name for a file."""
-        directory = await self._place_for(parent, name)
         node = self._layers.node(ino)
+        await self._links.complete(node)
+        directory = await self._place_for(parent, name)
         if node.is_directory:
             raise _fail(errno.EPERM, name)
         if node.record.nlink == 0:
@@ -239,7 +244,8 @@ class Names:
         """Remove a name of anything but a directory; the bytes live on while somebody has them open."""
         self._check_writable()
         directory = self._layers.directory(parent)
-        node = await self._layers.child(directory, name)
+        while not self._links.known(node := await self._layers.child(directory, name)):
+            await self._links.complete(node)
         if node.is_directory:
             raise _fail(errno.EISDIR, name)
         with self._recording.change():
@@ -291,6 +297,9 @@ class Names:
             old_children = await self._layers.children(source)
             new_children = await self._layers.children(target)
             node, victim = old_children.get(old_name), new_children.get(new_name)
+            if unknown := [one for one in (node, victim) if one is not None and not self._links.known(one)]:
+                await self._links.complete(unknown[0])
+                continue
             if node is None or victim is None or victim is prepared or flags & RENAME_EXCHANGE:
                 break
             await self._prepare_replacing(node, victim)

@@ -132,6 +132,24 @@ class Source:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         return SourceScan(self._open_unnoticed(path or b".", flags))
 
+    def hard_links(self) -> dict[int, list[bytes]]:
+        """The paths of all objects that have several names in here, by their inode number; reads every directory."""
+        names: dict[int, list[bytes]] = {}
+        waiting = [b""]
+        while waiting:
+            path = waiting.pop()
+            try:
+                entries = self.listing(path).entries
+            except OSError:
+                continue  # what cannot be listed is not shown either
+            for entry in entries:
+                below = path + b"/" + entry.name if path else entry.name
+                if kind_of_mode(entry.found.st_mode) is Kind.DIRECTORY:
+                    waiting.append(below)
+                elif has_hard_links(entry.found):
+                    names.setdefault(hard_link_ino(entry.found), []).append(below)
+        return {ino: paths for ino, paths in names.items() if len(paths) > 1}
+
     def open(self, path: bytes) -> int:
         """A descriptor for reading a regular file; raises ESTALE when it is something else by now."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

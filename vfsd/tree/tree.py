@@ -17,6 +17,7 @@ from vfsd.store import Store
 from vfsd.tiers import TierFiles
 from vfsd.tree.attributes import AttributeOperations
 from vfsd.tree.contents import Contents
+from vfsd.tree.hard_links import HardLinks
 from vfsd.tree.journal import Journal
 from vfsd.tree.layers import Layers
 from vfsd.tree.names import Names
@@ -75,10 +76,10 @@ class Tree:
         self.lost: list[bytes] = []
         self.flush_lock = trio.Lock()
         self.layers = Layers(self.source, store, self.journal)
-        recording = Recording(self.layers)
-        self.contents = Contents(self.layers, recording, tiers, read_only=read_only)
-        self.names = Names(self.layers, recording, self.contents, read_only=read_only)
-        self.attributes = AttributeOperations(self.layers, recording, self.contents, tiers, read_only=read_only)
+        recording, links = Recording(self.layers), HardLinks(self.layers)
+        self.contents = Contents(self.layers, recording, links, tiers, read_only=read_only)
+        self.names = Names(self.layers, recording, links, self.contents, read_only=read_only)
+        self.attributes = AttributeOperations(self.layers, recording, links, self.contents, tiers, read_only=read_only)
 
     async def start(self) -> None:
         """Carry on from what an earlier daemon left; `lost` then names files whose bytes are gone (RAM, after a reboot)."""

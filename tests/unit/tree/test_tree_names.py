@@ -256,13 +256,34 @@ def test_all_known_names_of_a_hard_linked_source_file_are_kept_when_it_changes(b
     run(act)
 
 
-def test_a_name_of_a_changed_source_file_that_is_found_later_is_a_file_of_its_own(bench: Bench) -> None:
+def test_all_names_of_a_source_file_change_with_it(bench: Bench) -> None:
+    """Also those in folders that nobody looked into yet."""
+
     async def act() -> None:
         file = bench.put_source("a/one", b"bytes")
         (bench.source / "b").mkdir()
         os.link(file, bench.source / "b" / "same")
         program = await bench.mount()
         await program.write(b"a/one", 0, b"BYTES")
+        assert await program.read(b"b/same") == b"BYTES"
+        assert await program.ino(b"a/one") == await program.ino(b"b/same")
+        assert (await program.stat(b"b/same")).nlink == 2
+        bench.kill()
+        program = await bench.mount()
+        assert await program.read(b"b/same") == b"BYTES"
+        assert await program.ino(b"a/one") == await program.ino(b"b/same")
+
+    run(act)
+
+
+def test_a_name_that_a_changed_source_file_gets_later_is_a_file_of_its_own(bench: Bench) -> None:
+    async def act() -> None:
+        file = bench.put_source("a/one", b"bytes")
+        (bench.source / "b").mkdir()
+        os.link(file, bench.source / "a" / "two")
+        program = await bench.mount()
+        await program.write(b"a/one", 0, b"BYTES")
+        os.link(file, bench.source / "b" / "same")
         assert await program.read(b"b/same") == b"bytes"
         assert await program.ino(b"a/one") != await program.ino(b"b/same")
         ino = await program.ino(b"b/same")
