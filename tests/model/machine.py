@@ -20,7 +20,7 @@ from model.places import ANY, CONTENTS, FOLDER, NAMES, NEW, TARGETS, THERE, Plac
 
 ROOT = os.geteuid() == 0
 # Flushes, new mounts and comparisons of everything in one example: they take a hundred times as long as another step.
-RESTS = 4
+RESTS = 5
 SLOTS = st.integers(0, 3)
 OFFSETS = st.sampled_from([0, 1, 8, 200, 4095, 4096, 5000, 65_536, 131_071, 400_000])
 SIZES = st.sampled_from([0, 1, 100, 4096, 5001, 70_000, 300_000])

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, settings
 from model.bench import LAYERS, bench_on
 from model.machine import Counter, TwinMachine
 
-EXAMPLES, STEPS = 10, 100
+EXAMPLES, STEPS = 10, 200
 """Of one round, after which the limits are looked at."""
 
 SETTINGS = settings(

@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -26,6 +27,8 @@ _CODEC, _CODEC_ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerro
 # A directory that changed less than this before it was read may change again without a new mtime: file systems count time
 # in steps (10 ms on ext4 at HZ=100, 2 s on FAT).
 MTIME_STEP_NS = 2_000_000_000
+# Names that are in memory at once while the whole source is searched.
+LISTED_AT_ONCE = 1024
 
 
 class SourceEntry(NamedTuple):
@@ -138,16 +141,15 @@ class Source:
         waiting = [b""]
         while waiting:
             path = waiting.pop()
-            try:
-                entries = self.listing(path).entries
-            except OSError:
-                continue  # what cannot be listed is not shown either
-            for entry in entries:
-                below = path + b"/" + entry.name if path else entry.name
-                if kind_of_mode(entry.found.st_mode) is Kind.DIRECTORY:
-                    waiting.append(below)
-                elif has_hard_links(entry.found):
-                    names.setdefault(hard_link_ino(entry.found), []).append(below)
+            # what cannot be read is not shown either
+            with contextlib.suppress(OSError), contextlib.closing(self.scan(path)) as scan:
+                while entries := scan.read(LISTED_AT_ONCE):
+                    for entry in entries:
+                        below = path + b"/" + entry.name if path else entry.name
+                        if kind_of_mode(entry.found.st_mode) is Kind.DIRECTORY:
+                            waiting.append(below)
+                        elif has_hard_links(entry.found):
+                            names.setdefault(hard_link_ino(entry.found), []).append(below)
         return {ino: paths for ino, paths in names.items() if len(paths) > 1}
 
     def open(self, path: bytes) -> int:
