@@ -48,10 +48,14 @@ class LevelWriters:
         self._shards: list[tuple[LevelShard, int, ShardWriter]] = []
         self._hashers = [xxhash.xxh3_128() for _ in job.levels]
         self.digests: dict[bytes, bytes] = {}
-        for level in job.levels:
-            fd = transaction.create(level.key)
-            self._open.callback(os.close, fd)
-            self._shards.append((level, fd, ShardWriter(fd, level.geometry.chunks_per_shard)))
+        try:
+            for level in job.levels:
+                fd = transaction.create(level.key)
+                self._open.callback(os.close, fd)
+                self._shards.append((level, fd, ShardWriter(fd, level.geometry.chunks_per_shard)))
+        except BaseException:  # a full disk: nobody gets this object, to close it
+            self._open.close()
+            raise
 
     def add(self, plane: PlaneRecord, pixels: memoryview) -> None:
         """Make the levels of a new plane, from its little-endian pixels."""

@@ -40,6 +40,12 @@ _AXIS_TYPES: Final = {"t": "time", "c": "channel", "z": "space", "y": "space", "
 _CHANNEL_COLOURS: Final = ("0000FF", "00FF00", "FF0000", "FF00FF", "00FFFF", "FFFF00", "FFFFFF")
 _SAMPLE_COLOURS: Final = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 
+# The ways of `vfsd.store.pyramid`. Section "multiscales": fields that describe the downscaling and its parameters.
+_DOWNSCALING: Final[Mapping[str, str]] = {
+    "mean": "means of 2 x 2 pixels of the level before; whole numbers rounded half up; an odd last row or column left out",
+    "stride": "every second pixel of every second row of the level before; an odd last row or column left out",
+}
+
 _WINDOW_PIXELS: Final = 1 << 16  # of millions: they settle a percentile and cost nothing beside compression
 _WINDOW_PERCENTILES: Final = (0.5, 99.8)  # without dust and hot pixels, with the nuclei
 
@@ -269,7 +275,7 @@ def multiscale_attributes(
     channels : sequence of ChannelDisplay
         One for each index of axis c, or none at all: viewers then choose.
     downscaling : str, optional
-        How the levels after the first were made.
+        How the levels after the first were made; of the ways of `pyramid` the document says in a sentence what they do.
     facts : mapping, optional
         What else is to be seen in the document, under `vfsd`.
 
@@ -300,6 +306,8 @@ def multiscale_attributes(
     }
     if downscaling is not None:
         multiscale["type"] = downscaling
+        if downscaling in _DOWNSCALING:
+            multiscale["metadata"] = {"description": _DOWNSCALING[downscaling]}
     ome: Document = {"multiscales": [multiscale]}
     if channels:
         # "omero": an array matching the c dimension. napari would colour a whole stack like its first

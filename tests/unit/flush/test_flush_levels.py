@@ -50,6 +50,7 @@ def assert_levels(store: Path, location: bytes, image: str, count: int) -> None:
     (document,) = json.loads((folder / "zarr.json").read_text())["attributes"]["ome"]["multiscales"]
     assert [dataset["path"] for dataset in document["datasets"]] == [str(level) for level in range(count + 1)]
     assert document.get("type") == ("mean" if count else None)
+    assert ("half up" in document.get("metadata", {}).get("description", "")) == bool(count)
 
 
 def large(well: str, site: int = 1, channel: int = 1, *, seed: int = 0, **options: Any) -> dict[bytes, bytes]:
