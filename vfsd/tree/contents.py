@@ -128,7 +128,7 @@ class Contents:
     def _forget_unlinked(self, node: Node) -> None:
         if node.recorded:
             try:
-                self._layers.journal.drop_inode(node.ino)
+                self._layers.journal.drop_inode(node.ino, has_xattrs=node.own_xattrs)
                 node.recorded = False
             except OSError as error:  # recovery throws rows without a link away
                 log.warning("row_of_unlinked_file_stays ino=%d error=%s", node.ino, error.strerror)

@@ -156,11 +156,12 @@ class Journal:
         values = (*record_values(record), tier, int(own_xattrs), int(unsettled))
         self._rows.note((PUT_INODE, record.ino), (PUT_INODE, values))
 
-    def drop_inode(self, ino: int) -> None:
-        """The journal has nothing to say of this inode any more."""
+    def drop_inode(self, ino: int, *, has_xattrs: bool = True) -> None:
+        """The journal has nothing to say of this inode any more, which has extended attributes here unless that is denied."""
         with self.change():
             self._rows.note((PUT_INODE, ino), (DROP_INODE, (ino,)))
-            self._rows.note((SET_XATTRS, ino), (SET_XATTRS, (ino, ())))
+            if has_xattrs:
+                self._rows.note((SET_XATTRS, ino), (SET_XATTRS, (ino, ())))
 
     def put_entry(self, parent: int, name: bytes, ino: int) -> None:
         """Insert or replace an entry; ino 0 is a whiteout."""

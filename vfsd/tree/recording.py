@@ -217,7 +217,7 @@ class Recording:
     def forget_row(self, node: Node) -> None:
         """The journal has nothing to say of a node any more: it was removed."""
         self._remember(node)
-        self.journal.drop_inode(node.ino)
+        self.journal.drop_inode(node.ino, has_xattrs=node.own_xattrs)
         node.recorded = node.from_source = False
 
     def remove_directory(self, directory: Node, name: bytes, node: Node) -> None:

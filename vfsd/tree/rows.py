@@ -13,7 +13,7 @@ import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -24,7 +24,7 @@ from vfsd.tree.changelog import ChangeLog, Operation
 
 # The database takes what was answered when it has come to this: a commit then costs each change little, and none waits
 # for milliseconds. Large extended attributes count by their bytes.
-COMMIT_OPERATIONS = 256
+COMMIT_OPERATIONS = 512
 COMMIT_BYTES = 1 << 20
 LOG_SUFFIX = "-changes"
 # SQLite's log is copied back into the database when it has grown to this, on a thread: an automatic checkpoint would stall
@@ -66,6 +66,8 @@ _STATEMENTS = (
     "INSERT OR REPLACE INTO xattr VALUES (?,?,?)",
     "DELETE FROM xattr WHERE ino = ? AND name = ?",
 )
+# These concern one row each of which no other in a batch speaks, so that their order does not matter.
+_GROUPED = frozenset((PUT_INODE, DROP_INODE, PUT_ENTRY, DROP_ENTRY))
 
 
 @final
@@ -234,27 +236,37 @@ class Rows:
         try:
             if not self.db.in_transaction:
                 self.db.execute("BEGIN IMMEDIATE")
-            for operation in self._unseen.values():
-                self._perform(operation)
+            self._perform(self._unseen.values())
             _add(self._seen, self._unseen)
             self._unseen.clear()
             # each says what a row is, so that doing some of them twice changes nothing
-            for operation in self._current.values():
-                self._current_seen = True
-                self._perform(operation)
+            self._current_seen = bool(self._current)
+            self._perform(self._current.values())
         except sqlite3.Error as error:
             self._roll_back()
             self._current_seen = False
             raise _as_os_error(error, self.path) from error
 
-    def _perform(self, operation: Operation) -> None:
-        statement, values = operation
-        if statement != SET_XATTRS:
-            self.db.execute(_STATEMENTS[statement], values)
-            return
-        ino, attributes = values
-        self.db.execute(_STATEMENTS[SET_XATTRS], (ino,))
-        self.db.executemany(_STATEMENTS[PUT_XATTR], [(ino, name, value) for name, value in attributes])
+    def _perform(self, operations: Iterable[Operation]) -> None:
+        """Rows and entries, each of another key, go in groups of a statement, which costs half; all else keeps its place."""
+        groups: dict[int, list[tuple[Any, ...]]] = {}
+        for statement, values in operations:
+            if statement in _GROUPED:
+                groups.setdefault(statement, []).append(values)
+                continue
+            self._perform_groups(groups)
+            if statement == SET_XATTRS:
+                ino, attributes = values
+                self.db.execute(_STATEMENTS[SET_XATTRS], (ino,))
+                self.db.executemany(_STATEMENTS[PUT_XATTR], [(ino, name, value) for name, value in attributes])
+            else:
+                self.db.execute(_STATEMENTS[statement], values)
+        self._perform_groups(groups)
+
+    def _perform_groups(self, groups: dict[int, list[tuple[Any, ...]]]) -> None:
+        for statement, rows in groups.items():
+            self.db.executemany(_STATEMENTS[statement], rows)
+        groups.clear()
 
     def _applied(self) -> int:
         row = self.db.execute("SELECT value FROM meta WHERE key = 'applied'").fetchone()
@@ -264,11 +276,22 @@ class Rows:
         """What an earlier daemon answered and its database does not have."""
         self._number = self._applied()
         for number, operations in self._log.replay(self._number):
-            for operation in operations:
-                self._unseen[len(self._unseen)] = operation
+            _add(self._unseen, {_key(operation): operation for operation in operations})
             self._number = number
         self.commit()
         self._log.clear()
+
+
+def _key(operation: Operation) -> Hashable:
+    """What an operation of the log is about, as `note` was told."""
+    statement, values = operation
+    if statement in (PUT_INODE, DROP_INODE):
+        return PUT_INODE, values[0]
+    if statement in (PUT_ENTRY, DROP_ENTRY):
+        return PUT_ENTRY, values[0], values[1]
+    if statement in (PUT_XATTR, DROP_XATTR):
+        return PUT_XATTR, values[0], values[1]
+    return statement, values[0]
 
 
 def _add(operations: dict[Hashable, Operation], newer: dict[Hashable, Operation]) -> None:

@@ -234,6 +234,15 @@ def test_what_was_answered_is_there_after_a_kill(journal: Journal, tmp_path: Pat
         journal.drop_inode(ino)
         journal.drop_entries_of(2)
         journal.put_entry(2, b"late", ino)
+        for size in range(3):
+            journal.drop_entry(3, b"back and forth")
+            journal.drop_inode(3)
+            journal.put_inode(record(3, size), None, False)
+            journal.put_entry(3, b"back and forth", 3)
+            journal.put_inode(record(4, size), None, False)
+            journal.put_entry(4, b"there and gone", 4)
+            journal.drop_entry(4, b"there and gone")
+            journal.drop_inode(4)
         again = _copy(journal, tmp_path / f"after-{count}")
         third = _copy(again, tmp_path / f"after-{count}-again")
         for other in (again, third):
