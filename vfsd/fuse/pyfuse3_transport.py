@@ -89,22 +89,20 @@ class _Operations(pyfuse3.Operations):
         return path
 
     def _entry(self, found: Attributes) -> pyfuse3.EntryAttributes:
-        entry = pyfuse3.EntryAttributes()
-        timeout = STABLE_TIMEOUT if found.stable else REVALIDATE_AFTER
-        entry.st_ino = found.ino
-        entry.entry_timeout = timeout
-        entry.attr_timeout = timeout
-        entry.st_mode = found.mode
-        entry.st_nlink = found.nlink
-        entry.st_uid = found.uid
-        entry.st_gid = found.gid
-        entry.st_rdev = found.rdev
-        entry.st_size = found.size
-        entry.st_blksize = 4096
-        entry.st_blocks = found.blocks
-        entry.st_atime_ns = found.atime
-        entry.st_mtime_ns = found.mtime
-        entry.st_ctime_ns = found.ctime
+        ino, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, stable = found
+        entry = pyfuse3.EntryAttributes()  # block size 4096
+        entry.entry_timeout = entry.attr_timeout = STABLE_TIMEOUT if stable else REVALIDATE_AFTER
+        entry.st_ino = ino
+        entry.st_mode = mode
+        entry.st_nlink = nlink
+        entry.st_uid = uid
+        entry.st_gid = gid
+        entry.st_rdev = rdev
+        entry.st_size = size
+        entry.st_blocks = blocks
+        entry.st_atime_ns = atime
+        entry.st_mtime_ns = mtime
+        entry.st_ctime_ns = ctime
         return entry
 
     def _entry_of(self, node: Node) -> pyfuse3.EntryAttributes:
