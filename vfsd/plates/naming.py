@@ -6,6 +6,7 @@ Pure functions of bytes, linear in their length; a name may hold anything, also 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from zlib import crc32
 
 from vfsd.plates.model import MAX_COLUMNS, MAX_ROWS, row_index
@@ -29,6 +30,7 @@ _NAME_BYTES = 4
 _CHECK_BITS = 20
 
 
+@lru_cache(maxsize=4096)  # a plate has few numbers, each of them many times
 def number_of(digits: bytes, largest: int = MAX_NUMBER) -> int | None:
     """The number, or None where it is above the largest; never converts thousands of digits."""
     value = digits.lstrip(b"0")

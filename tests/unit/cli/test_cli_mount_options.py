@@ -83,3 +83,10 @@ def test_no_text_does_harm(text: str) -> None:
     except UsageProblem as error:
         said = str(error)
     assert said == "" or said.isprintable()
+
+
+def test_what_names_mean_may_stand_in_fstab() -> None:
+    given_options = parse_mount_options(["plate-format=harmony", "pattern={row}{column}_s{field}.tif"])
+    assert given_options == GivenOptions(plate_format="harmony", pattern="{row}{column}_s{field}.tif")
+    with pytest.raises(UsageProblem, match="needs a value"):
+        parse_mount_options(["plate_format"])

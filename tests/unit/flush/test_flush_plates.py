@@ -19,7 +19,9 @@ from blackbox.stores import validate_groups
 from plate_bench import Bench, pixels, tiff
 
 from vfsd.flush.convert import convert_plate
-from vfsd.plates import choose_formats
+from vfsd.flush.groups import GroupDocument
+from vfsd.plates import ChannelFacts, choose_formats
+from vfsd.store.geometry import plate_geometry
 
 
 def converted(source: Path, store: Path, **chosen: str) -> Path:
@@ -300,3 +302,20 @@ def test_a_contradiction_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureF
     said = [record.getMessage() for record in caplog.records if "contradict" in record.getMessage()]
     assert len(said) == 1
     assert "Images/Index.xml" in said[0]
+
+
+def test_documents_of_earlier_stores_are_read() -> None:
+    """As the first release of format version 1 wrote them: nothing of stage, times and wavelengths."""
+    geometry = plate_geometry((1, 1, 1), (40, 50), "uint16")
+    document = GroupDocument(
+        geometry, name="p", plate="p", instrument="imagexpress", numbers={"t": [1], "c": [1], "z": [1]}
+    )
+    written = json.loads(document.encode())
+    for later in ("stage_um", "time_step_s", "facts"):
+        del written[later]
+    written["channels"] = {"1": {"name": "DAPI", "colour": None}}
+    read = GroupDocument.decode(json.dumps(written))
+    assert (read.stage_um, read.time_step_s, read.facts) == ({}, None, {})
+    read.take_channel(ChannelFacts(1, emission_nm=450))
+    assert read.channels[1]["name"] == "DAPI"
+    assert read.channels[1]["emission_nm"] == 450

@@ -9,6 +9,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vfsd.plates import ChannelFacts, channel_from_description, stage_from_description
 from vfsd.plates.metaseries import pixel_size_from_description
 
 
@@ -79,3 +80,31 @@ def test_much_text_costs_little() -> None:
 def test_any_description_has_a_size_or_none(description: str | bytes) -> None:
     size = pixel_size_from_description(description)
     assert size is None or all(1e-3 <= side <= 1e4 for side in size)
+
+
+def description_of(path: Path) -> bytes:
+    with tifffile.TiffFile(path) as tiff:
+        value = tiff.pages[0].tags["ImageDescription"].value
+    assert isinstance(value, str)
+    return value.encode()
+
+
+def test_real_files_say_channel_and_place(shared_data: Path) -> None:
+    folder = shared_data / "imagexpress_exported/9987_Plate_3434/TimePoint_1/ZStep_1"
+    first, second = (description_of(folder / f"9987_B02_s{site}_w2.TIF") for site in (1, 2))
+    assert channel_from_description(2, first) == ChannelFacts(2, "FITC", None, None, 520, 100)
+    assert stage_from_description(first) == (-314.98, -315.02)
+    assert stage_from_description(second) == (-314.98, 0.04)
+
+
+def test_the_stage_counts_where_no_well_is_known() -> None:
+    said = b'<prop id="stage-position-x" type="float" value="80513.3"/><prop id="stage-position-y" type="float" value="-4"/>'
+    assert stage_from_description(said) == (-4, 80513.3)
+    assert stage_from_description(said.replace(b"80513.3", b"1e99")) is None
+    assert stage_from_description(b"") is None
+
+
+@given(st.binary())
+def test_any_description_says_channel_and_place_or_not(description: bytes) -> None:
+    assert channel_from_description(1, description).number == 1
+    stage_from_description(description)
