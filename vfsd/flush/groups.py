@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice, product
+from math import prod
 from typing import Any, final
 
 from vfsd.errors import shown_path
@@ -36,6 +38,9 @@ from vfsd.store.stored import array_key
 
 MICROMETER = "micrometer"
 SECOND = "second"
+
+# A field that lacks more planes than these is one that has hardly begun; `missing_planes` has their number.
+MOST_MISSING_LISTED = 1000
 
 
 @final
@@ -159,8 +164,10 @@ def group_objects(catalogue: Catalogue, group: GroupRecord) -> Iterator[tuple[by
     """(key, bytes) of every `zarr.json` of a group, from the group's document and its planes' places."""
     document = GroupDocument.decode(group.document)
     if group.form == "plate":
-        images = sorted({plane.image for plane in catalogue.planes_of_group(group.id)})
-        yield from _plate_objects(group, document, images)
+        present: dict[str, set[tuple[int, ...]]] = {}
+        for plane in catalogue.planes_of_group(group.id):
+            present.setdefault(plane.image, set()).add(plane.index)
+        yield from _plate_objects(group, document, present)
     else:
         yield (
             group.location + b"/zarr.json",
@@ -179,9 +186,11 @@ def _levels(document: GroupDocument, scale: Sequence[float], translation: Sequen
     return [level_of(number, scale, translation) for number in range(document.levels + 1)]
 
 
-def _plate_objects(group: GroupRecord, document: GroupDocument, images: list[str]) -> Iterator[tuple[bytes, bytes]]:
+def _plate_objects(
+    group: GroupRecord, document: GroupDocument, present: Mapping[str, Collection[tuple[int, ...]]]
+) -> Iterator[tuple[bytes, bytes]]:
     wells: dict[tuple[int, int], list[str]] = {}
-    for image in images:
+    for image in sorted(present):
         row, column, field_path = image.split("/")
         wells.setdefault((row_index(row), int(column) - 1), []).append(field_path)
     row_names, column_names = plate_layout(wells, document.size)
@@ -211,7 +220,7 @@ def _plate_objects(group: GroupRecord, document: GroupDocument, images: list[str
         for path in fields:
             image = f"{well}/{path}"
             key = group.location + f"/{image}/zarr.json".encode()
-            yield key, encode_document(group_document(_field_attributes(document, image)))
+            yield key, encode_document(group_document(_field_attributes(document, image, present[image])))
             yield from _array_objects(group, document, image)
 
 
@@ -224,7 +233,7 @@ def _field_order(path: str) -> tuple[int, int]:
     return _acquisition(path), int(path.split("f")[-1])
 
 
-def _field_attributes(document: GroupDocument, image: str) -> dict[str, Any]:
+def _field_attributes(document: GroupDocument, image: str, present: Collection[tuple[int, ...]]) -> dict[str, Any]:
     y, x = document.pixel_size_um or (1.0, 1.0)
     z = document.z_step_um or 1.0
     t = document.time_step_s or 1.0
@@ -243,7 +252,23 @@ def _field_attributes(document: GroupDocument, image: str) -> dict[str, Any]:
         units=units,
         channels=_channels(document),
         downscaling=document.downscaling if document.levels else None,
+        facts=_missing(document, present),
     )
+
+
+def _missing(document: GroupDocument, present: Collection[tuple[int, ...]]) -> dict[str, Any]:
+    """The planes that the array has room for and that are absent, by the vendor's numbers: they read as zeros."""
+    absent = prod(document.geometry.extents) - len(present)
+    if absent <= 0:
+        return {}
+    axes = document.geometry.leading
+    numbers = [document.numbers[axis] for axis in axes]
+    places = (place for place in product(*(range(len(of_axis)) for of_axis in numbers)) if place not in present)
+    listed = [
+        {axis: of_axis[at] for axis, of_axis, at in zip(axes, numbers, place, strict=True)}
+        for place in islice(places, MOST_MISSING_LISTED)
+    ]
+    return {"missing": listed, "missing_planes": absent}
 
 
 def _translation(document: GroupDocument, image: str) -> tuple[float, ...] | None:

@@ -17,9 +17,10 @@ from vfsd.plates.model import PlateFacts, PlatePosition
 from vfsd.plates.naming import MAX_CHANNEL, NO_POSITION, NO_TIFF, TIFF_NAME, number_of, numbers_of, well_of
 from vfsd.plates.scheme import Document, ImageName, NameReader, PlateGroup
 
+# Gen5 pads the read step to two digits and the time point to three; fewer would claim anybody's `t1_2_3_4_mask_5.tif`.
 _NAME = re.compile(
-    rb"(?P<well>[a-z]{1,2}\d{1,2})_(?P<step>-?\d+)_(?P<channel>\d+)_(?P<field>\d+)(?:Z(?P<z>\d+))?"
-    rb"_(?P<name>[^/]+)_(?P<time>\d+)\.tiff?",
+    rb"(?P<well>[a-z]{1,2}\d{1,2})_(?P<step>\d{2,}|-\d+)_(?P<channel>\d+)_(?P<field>\d+)(?:Z(?P<z>\d+))?"
+    rb"_(?P<name>[^/]+)_(?P<time>\d{3,})\.tiff?",
     re.IGNORECASE | re.DOTALL,
 )
 

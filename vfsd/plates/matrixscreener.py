@@ -164,7 +164,7 @@ def _root_of(directory: bytes) -> bytes:
 
 def _position(match: re.Match[bytes]) -> PlatePosition | str:
     groups = match.groupdict()
-    numbers = numbers_of({"time": groups["time"], "z": groups.get("z") or b"0", "loop": groups["loop"]})
+    numbers = numbers_of({"time": groups["time"], "z": groups.get("z", b"0"), "loop": groups["loop"]})
     if isinstance(numbers, str):
         return numbers
     fields = numbers_of({"field X": groups["x"], "field Y": groups["y"]}, _MAX_FIELD)

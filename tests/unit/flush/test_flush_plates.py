@@ -129,6 +129,8 @@ def test_imagexpress_with_projections(shared_data: Path, tmp_path: Path) -> None
     assert numbers == {"t": [1], "c": [1, 2, 4], "z": [1, 2]}
     assert np.array_equal(plane(stacks / "E/7/2", 0, 2, 0), tifffile.imread(of_w4))
     assert not plane(stacks / "E/7/2", 0, 2, 1).any(), "w4 has one plane; the other is absent"
+    assert attributes(stacks / "E/7/2")["vfsd"] == {"missing": [{"t": 1, "c": 4, "z": 2}], "missing_planes": 1}
+    assert "vfsd" not in attributes(projections / "E/7/2")
 
 
 def test_metaxpress_export_takes_facts_from_its_images(shared_data: Path, tmp_path: Path) -> None:
@@ -168,6 +170,24 @@ def test_two_fields_of_a_slide_lie_where_the_stage_was(shared_data: Path, tmp_pa
     )
     upper, lower = (transformations(plate / f"A/1/{field}")["translation"] for field in ("0", "1000"))
     assert [b - a for a, b in zip(upper, lower, strict=True)] == pytest.approx([0, 0, 0, 232.998, 0])
+
+
+def test_a_projection_that_comes_after_its_stack_is_one(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    guid = b"1E94C24B-D45E-450A-9919-257C714278F7"
+
+    async def two_flushes() -> None:
+        async with bench.mounted() as session:
+            for path in (b"ZStep_1/", b"ZStep_2/", b""):
+                name = path + b"P_B02_s1_w1" + guid + b".tif"
+                await session.makedirs(path.rstrip(b"/"))
+                await session.write(name, tiff(pixels(len(path))))
+                await session.flush()
+
+    trio.run(two_flushes)
+    plates = sorted(path.name for path in (bench.store / "images").glob("*.ome.zarr"))
+    assert plates == ["plate.ome.zarr", "plate_projection.ome.zarr"]
+    assert np.array_equal(plane(bench.store / "images/plate_projection.ome.zarr/B/2/1", 0, 0, 0), pixels(0))
 
 
 def small_plate(folder: Path, name: Callable[[str, int, int], str]) -> dict[str, np.ndarray[Any, Any]]:

@@ -253,6 +253,10 @@ def test_biotek_names() -> None:
     assert channel_names(plate)[b"D6_01_2_4_GFP_001.tif"] == "GFP"
 
 
+def test_other_names_with_many_numbers_are_not_bioteks() -> None:
+    assert plates_in([b"t1_2_3_4_mask_5.tif", b"s1_02_3_4_mask_5.tif", b"a1_2_3_4_mask_005.tif"]) == []
+
+
 # --- IN Cell
 
 XDCE = b"""<?xml version="1.0"?><ImageStack><Creation date="2020-05-06" time="07:08:09"/>
