@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfsd.daemon.folders import ensure_private_tree, free_bytes, remove_if_empty, total_bytes
-from vfsd.daemon.memory import available_bytes, default_ram_budget
+from vfsd.tiers.memory import available_bytes, default_ram_budget
 from vfsd.daemon.mountinfo import filesystem_type, mount_at, read_mounts
 from vfsd.daemon.places import Places
 from vfsd.daemon.sizes import format_size

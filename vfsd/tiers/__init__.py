@@ -11,7 +11,21 @@ never nodes. There are no locks: between two awaits everything is atomic, and a 
 from vfsd.tiers.budget import TierUsage
 from vfsd.tiers.copying import copy_unchanged
 from vfsd.tiers.files import TierFiles
+from vfsd.tiers.moves import Need, Owner
+from vfsd.tiers.policy import Warmth, is_companion
 from vfsd.tiers.reading import read_disk, read_memory
 from vfsd.tiers.tierfile import TierFile, TierName
 
-__all__ = ["TierFile", "TierFiles", "TierName", "TierUsage", "copy_unchanged", "read_disk", "read_memory"]
+__all__ = [
+    "Need",
+    "Owner",
+    "TierFile",
+    "TierFiles",
+    "TierName",
+    "TierUsage",
+    "Warmth",
+    "copy_unchanged",
+    "is_companion",
+    "read_disk",
+    "read_memory",
+]

@@ -5,15 +5,29 @@ Never touches a node; gets descriptors and numbers only.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+from collections.abc import Callable
 
-# Large enough that a disk writes sequentially, small enough that a copy in each of trio's threads costs little memory.
-PIECE = 4 << 20
+_libc = ctypes.CDLL(None, use_errno=True)
+_SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2): start writing, wait for nothing
+
+# Measured: 256 KiB copy at 2.1 to 2.5 GB/s from tmpfs, as 1 MiB do; larger buffers are fresh pages each time (0.3 GB/s).
+PIECE = 256 << 10
 
 
-def copy_bytes(source: int, target: int, size: int) -> int:
+class Abandoned(Exception):
+    """Nobody wants the copy any more."""
+
+
+def copy_bytes(source: int, target: int, size: int, unwanted: Callable[[], bool] = lambda: False) -> int:
     """Copy the first `size` bytes of `source` to `target`; holes stay holes.
+
+    Parameters
+    ----------
+    unwanted : callable
+        Asked between pieces: True abandons the copy.
 
     Returns
     -------
@@ -24,6 +38,8 @@ def copy_bytes(source: int, target: int, size: int) -> int:
     ------
     OSError
         From either file; the target is then incomplete.
+    Abandoned
+        Likewise.
     """
     available = min(size, os.fstat(source).st_size)
     os.ftruncate(target, available)
@@ -32,7 +48,7 @@ def copy_bytes(source: int, target: int, size: int) -> int:
         start, end = _next_data(source, position, available)
         if start >= available:
             break
-        _copy_run(source, target, start, end)
+        _copy_run(source, target, start, end, unwanted)
         position = end
     return available
 
@@ -58,6 +74,12 @@ def copy_times(source: int, target: int) -> None:
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
+def start_writing(fd: int) -> None:
+    """Have the kernel begin to write a file to its disk, without waiting: dirty pages are memory that cannot be given back,
+    and a later fsync finds little to do. A file system that cannot is none the worse."""
+    _libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
+
+
 def _next_data(fd: int, position: int, size: int) -> tuple[int, int]:
     """The next run of data at or after `position`; (size, size) when only a hole is left."""
     try:
@@ -72,11 +94,13 @@ def _next_data(fd: int, position: int, size: int) -> tuple[int, int]:
         return start, size
 
 
-def _copy_run(source: int, target: int, start: int, end: int) -> None:
+def _copy_run(source: int, target: int, start: int, end: int, unwanted: Callable[[], bool]) -> None:
     buffer = bytearray(min(PIECE, end - start))
     view = memoryview(buffer)
     position = start
     while position < end:
+        if unwanted():
+            raise Abandoned
         got = os.preadv(source, [view[: min(len(buffer), end - position)]], position)
         if got == 0:
             return

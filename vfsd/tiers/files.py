@@ -1,11 +1,11 @@
-"""The RAM and the cache tier: files in two folders, a budget for each, and the moves between them.
+"""The RAM and the cache tier: files in two folders, and every operation on their bytes.
 
 What callers may rely on: a write that returned is in a file that survives the daemon; the RAM tier never holds more than
-its budget; a file may be read, and its handles stay valid, while its bytes move; the tree is told of a move (`on_moved`)
+its limit; a file may be read, and its handles stay valid, while its bytes move; the tree is told of a move (`on_moved`)
 after the new copy is complete and before the old one goes, so that the journal always names a file that is there.
 
-Clean files are dropped, least recently read first, where their tier needs room. What may change a file's bytes in a
-thread holds it (`TierFile.busy`) or is a write to the cache tier, from which nothing moves.
+Who makes place for whom is `tiers.room`'s; what moves in the background `tiers.spilling`'s. What may change a file's bytes in
+a thread holds it (`TierFile.busy`) or is a write to the cache tier, from which nothing moves.
 
 Touched only by the trio thread. Methods without `async` do not sleep on a disk.
 """
@@ -14,26 +14,34 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import trio
 
-from vfsd.tiers.budget import Budget, TierUsage
-from vfsd.tiers.copying import copy_bytes, copy_times
+from vfsd.tiers.budget import TierUsage
 from vfsd.tiers.descriptors import DescriptorCache
+from vfsd.tiers.folders import TierFolders
+from vfsd.tiers.moves import Moves, Need, Owner
+from vfsd.tiers.policy import Policy
+from vfsd.tiers.pressure import Limit, Reading, limit_of, open_stalls, watch
 from vfsd.tiers.reading import read_disk, read_memory
-from vfsd.tiers.tierfile import TierFile, TierName, parse_tier_file_name, tier_file_name
+from vfsd.tiers.room import KEEP_IN_RAM, Rate, Room
+from vfsd.tiers.spilling import Spiller
+from vfsd.tiers.tierfile import TierFile, TierName, tier_file_name
+
+log = logging.getLogger("vfsd.tiers")
 
 # tmpfs and the usual disks allocate in pages.
 PAGE = 4096
-# fstat counts allocation in units of 512 bytes everywhere on Linux (stat(2)).
-STAT_BLOCK = 512
 # Below this size an unlink is cheap enough for the event loop; freeing a large file takes milliseconds.
 UNLINK_IN_THREAD = 16 << 20
+# A file that takes more than this part of RAM goes to the cache as soon as RAM is full: its writer streams through the disk
+# instead of waiting while everything else is spilled for it.
+STREAMS_FROM = 1 / 4
 
 
 def _pages(size: int) -> int:
@@ -42,10 +50,6 @@ def _pages(size: int) -> int:
 
 def _is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-async def _nothing_to_give() -> bool:
-    return False
 
 
 @final
@@ -61,49 +65,96 @@ class TierFiles:
 
     Attributes
     ----------
-    on_moved, on_dropped : callable
-        Told of a file that is in the cache now (an exception undoes the move), and of a clean file that is gone.
-    on_full : async callable
-        The cache is full: discards what it can do without and says whether it did.
+    owner : Owner
+        Whom the files belong to.
+    room : Room
+        Budgets, and who goes first.
     """
 
-    def __init__(self, ram_directory: Path, cache_directory: Path, ram_budget: int, cache_budget: int) -> None:
+    def __init__(
+        self,
+        ram_directory: Path,
+        cache_directory: Path,
+        ram_budget: int,
+        cache_budget: int,
+        *,
+        keep_in_ram: int = KEEP_IN_RAM,
+        policy: Policy | None = None,
+    ) -> None:
         self.descriptors = DescriptorCache()
-        self._folders: dict[TierName, int] = {}
-        self._budgets: dict[TierName, Budget] = {"ram": Budget(ram_budget), "cache": Budget(cache_budget)}
-        self._clean: OrderedDict[TierFile, None] = OrderedDict()
-        self.on_moved: Callable[[TierFile], None] = lambda file: None
-        self.on_dropped: Callable[[TierFile], None] = lambda file: None
-        self.on_full: Callable[[], Awaitable[bool]] = _nothing_to_give
-        for tier, folder in (("ram", ram_directory), ("cache", cache_directory)):
-            self._folders[tier] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # type: ignore[index]  # the literals are tier names
+        self._folders = TierFolders(ram_directory, cache_directory)
+        self.room = Room(ram_budget, cache_budget, keep_in_ram=keep_in_ram, policy=policy)
+        self.owner = Owner()
+        self.room.drop = self._drop
+        self.room.warmth_of = lambda file: self.owner.warmth(file)
+        self._moves = Moves(self._folders, self.descriptors, self.room, self.owner)
+        self.spiller = Spiller(self.room, self._moves)
+        self.limit = Limit(ram_budget, "budget")
+        self.hydrate_rate = Rate()
 
     def close(self) -> None:
         """Close every descriptor; the files stay."""
         self.descriptors.close()
-        for folder in self._folders.values():
-            os.close(folder)
-        self._folders.clear()
+        self._folders.close()
+
+    async def run(self) -> None:
+        """Watch the machine's memory and spill, until cancelled: for the life of the mount."""
+        stalls = open_stalls()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.spiller.run)
+                ram = self.room.budgets["ram"]
+                await watch(self._folders.descriptor("ram"), lambda: ram.used, self.feel, stalls=stalls)
+        finally:
+            if stalls is not None:
+                stalls.close()
+
+    def feel(self, reading: Reading) -> None:
+        """Memory was looked at: what the RAM tier may hold follows."""
+        ram = self.room.budgets["ram"]
+        limit = limit_of(reading, ram.configured)
+        if (limit.cause, limit.bytes < ram.used) != (self.limit.cause, self.limit.bytes < ram.used):
+            log.info("ram_limit bytes=%d cause=%s used=%d", limit.bytes, limit.cause, ram.used)
+        self.limit = limit
+        self.room.press(limit.bytes)
 
     def usage(self) -> dict[str, TierUsage]:
         """What each tier holds."""
-        return {tier: budget.usage() for tier, budget in self._budgets.items()}
+        return self.room.usage()
+
+    def pressure(self) -> dict[str, Any]:
+        """What presses, and what is done about it, for `vfsd status`."""
+        ram, spiller = self.room.budgets["ram"], self.spiller
+        if self.room.writers_waiting:
+            state = "writers wait"
+        elif self.room.delay(PAGE) > 0:
+            state = "writers are slowed"
+        elif spiller.running:
+            state = "spilling"
+        else:
+            state = "calm"
+        return {
+            "state": state,
+            "ram_limit": ram.limit,
+            "cause": self.limit.cause,
+            "ram_dirty": ram.dirty,
+            "spills_from": self.room.spills_from(),
+            "spilled_files": spiller.files,
+            "spilled_bytes": spiller.bytes,
+            "spilling": spiller.running,
+            "writers_waiting": self.room.writers_waiting,
+            "problem": spiller.problem,
+            "cache_overdrawn": self._moves.overdrawn,
+        }
 
     def cache_free_bytes(self) -> int:
         """What the cache tier may still take on its disk, clean files counted as free."""
-        figures = os.fstatvfs(self._folders["cache"])
-        return max(0, min(figures.f_bavail * figures.f_frsize + self._clean_bytes("cache"), self._left("cache")))
+        cache = self.room.budgets["cache"]
+        return max(0, min(self._folders.free_bytes("cache") + cache.clean, cache.free))
 
     def ram_free_bytes(self) -> int:
         """What the RAM tier may still take, clean files counted as free."""
-        return max(0, self._left("ram"))
-
-    def _clean_bytes(self, tier: TierName) -> int:
-        return sum(file.allocated for file in self._clean if file.tier == tier)
-
-    def _left(self, tier: TierName) -> int:
-        budget = self._budgets[tier]
-        return budget.limit - budget.used + self._clean_bytes(tier)
+        return self.room.budgets["ram"].free
 
     # --- the life of a file
 
@@ -115,46 +166,41 @@ class TierFiles:
         OSError
             Neither folder can take a file.
         """
-        room = self._make_room("ram", _pages(expected_size) + PAGE)
-        tiers: tuple[TierName, ...] = ("ram", "cache") if room else ("cache",)
+        room = self.room.make("ram", _pages(expected_size) + PAGE)
+        tiers: tuple[TierName, ...] = ("ram", "cache") if room else ("cache", "ram")
         for tier in tiers:
             file = TierFile(ino, version, tier)
             try:
-                fd = os.open(
-                    file.name,
-                    os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
-                    0o600,
-                    dir_fd=self._folders[tier],
-                )
+                fd = self._folders.make(file)
             except OSError as error:
-                if tier == "cache" or not _is_full(error):
+                if tier == tiers[1] or not (tier == "cache" or _is_full(error)):
                     raise
-                continue
-            self._budgets[tier].files += 1
+                continue  # an empty file takes no room: what is wrong with one folder, the other may still take it
+            self.room.enter(file)
             self.descriptors.adopt(file, fd)
-            self._measure(file, fd)
+            self._moves.measure(file)
             return file
-        raise OSError(errno.ENOSPC, "no tier can take a new file")
+        raise AssertionError("unreachable")
 
     def find(self, ino: int, version: int, tier: TierName) -> TierFile | None:
         """A file that an earlier daemon left, or None if it is not there."""
         file = TierFile(ino, version, tier)
         try:
-            fd = os.open(file.name, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._folders[tier])
-        except FileNotFoundError:
-            return None
-        self._budgets[tier].files += 1
+            fd = self._folders.open(file)
+        except OSError as error:
+            if error.errno == errno.EIO and isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+        self.room.enter(file)
         self.descriptors.adopt(file, fd)
-        self._measure(file, fd)
+        self._moves.measure(file)
         return file
 
     def versions(self, tier: TierName) -> dict[int, list[int]]:
         """The data versions of each inode that an earlier daemon left in a tier."""
         found: dict[int, list[int]] = {}
-        for name in os.listdir(self._folders[tier]):
-            parsed = parse_tier_file_name(name)
-            if parsed is not None:
-                found.setdefault(parsed[0], []).append(parsed[1])
+        for _, ino, version in self._folders.files(tier):
+            found.setdefault(ino, []).append(version)
         return found
 
     def discard(self, file: TierFile) -> None:
@@ -162,19 +208,20 @@ class TierFiles:
         if file.discarded:
             return
         file.discarded = True
-        self._clean.pop(file, None)
+        file.void_spill()
+        self.room.unmark(file)
         self.descriptors.forget(file)
         if file.busy is None:
-            self._unlink(file)
+            self._moves.remove(file)
 
     def remove_strangers(self, known: set[tuple[int, int, str]]) -> list[str]:
         """Delete tier files that no row names (made just before a crash, or clean); returns their names."""
         removed = []
-        for tier, folder in self._folders.items():
-            for name in os.listdir(folder):
-                parsed = parse_tier_file_name(name)
-                if parsed is not None and (*parsed, tier) not in known:
-                    os.unlink(name, dir_fd=folder)
+        tiers: tuple[TierName, ...] = ("ram", "cache")
+        for tier in tiers:
+            for name, ino, version in list(self._folders.files(tier)):
+                if (ino, version, tier) not in known:
+                    self._folders.remove(tier, name)
                     removed.append(f"{tier}/{name}")
         return removed
 
@@ -183,25 +230,22 @@ class TierFiles:
     def mark_clean(self, file: TierFile) -> None:
         """The store has these bytes too: the file may be dropped when room is needed."""
         file.clean = True
-        self._clean[file] = None
+        if not file.discarded:
+            self.room.mark(file)
 
     def make_dirty(self, file: TierFile, version: int) -> None:
         """A clean file that is not busy becomes the only copy of a new data version, under that version's name."""
         assert file.busy is None
-        name = file.name
-        os.rename(
-            name,
-            tier_file_name(file.ino, version),
-            src_dir_fd=self._folders[file.tier],
-            dst_dir_fd=self._folders[file.tier],
-        )
+        file.void_spill()
+        self._folders.rename(file.tier, file.name, tier_file_name(file.ino, version))
+        self.room.unmark(file)
         file.version = version
         file.clean = False
-        self._clean.pop(file, None)
 
     def drop_clean(self, tier: TierName | None = None) -> int:
         """Drop every clean file (of one tier); returns the bytes freed."""
-        dropped = [file for file in self._clean if file.busy is None and tier in (None, file.tier)]
+        dropped = [file for name, files in self.room.clean.items() if tier in (None, name) for file in files]
+        dropped = [file for file in dropped if file.busy is None]
         freed = sum(file.allocated for file in dropped)
         for file in dropped:
             self._drop(file)
@@ -209,63 +253,66 @@ class TierFiles:
 
     def _drop(self, file: TierFile) -> None:
         self.discard(file)
-        self.on_dropped(file)
+        self.owner.dropped(file)
 
     # --- bytes
 
     async def idle(self, file: TierFile) -> None:
         """Return when the file is not busy; until the next `await` it then stays so."""
-        while file.busy is not None:
-            await file.busy.wait()
+        await self._moves.idle(file)
 
     async def read(self, file: TierFile, offset: int, size: int) -> bytes | memoryview:
         """Up to `size` bytes; fewer only at the end of the file."""
-        if file in self._clean:
-            self._clean.move_to_end(file)
+        self.room.policy.on_read(file.ino, offset, size, file.size)
         if file.tier == "ram":
-            return read_memory(self.descriptors.descriptor(file, lambda: self._open(file)), offset, size)
-        with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
+            return read_memory(self._moves.descriptor(file), offset, size)
+        with self._moves.pinned(file) as fd:
             return await read_disk(fd, offset, size)
 
     async def write(self, file: TierFile, offset: int, data: bytes) -> int:
         """Write all of `data`; moves the file to the cache when RAM has no room for it.
 
+        Slowed, and made to wait, while RAM and cache are full and room is being made.
+
         Raises
         ------
         OSError
-            ENOSPC when both tiers are full; what fitted before is written.
+            ENOSPC when both tiers are full and nothing can be stored; what fitted before is written.
         """
+        self.room.policy.on_written(file.ino, len(data))
+        delay = 0.0
         with self._changing(file):
             while True:
-                await self.idle(file)
+                await self._moves.idle(file)
                 if file.tier == "cache":
                     return await self._write_cache(file, offset, data)
                 growth = self._growth(file, offset, len(data))
-                if self._make_room("ram", growth):
-                    try:
-                        self._write_ram(file, offset, data, growth)
-                        return len(data)
-                    except OSError as error:
-                        if not _is_full(error):  # the tmpfs may be smaller than the budget, or somebody else fills it
-                            raise
-                await self.move_to_cache(file)
+                if self.room.make("ram", growth) and self._write_ram(file, offset, data, growth):
+                    delay = self.room.delay(growth)
+                    break
+                if not await self._wait_for_ram(file, growth):
+                    await self._leave_ram(file)
+        if delay:
+            await trio.sleep(delay)
+        return len(data)
 
     async def truncate(self, file: TierFile, size: int) -> None:
         """Cut or extend (with a hole) to `size` bytes."""
         with self._changing(file):
-            await self.idle(file)
-            with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
+            await self._moves.idle(file)
+            with self._moves.pinned(file) as fd:
                 if file.tier == "ram" and file.size - size < UNLINK_IN_THREAD:
                     os.ftruncate(fd, size)
-                    self._measure(file, fd)
+                    self._moves.measure(file)
                 else:
-                    with self._held(file):
+                    with self._moves.held(file):
                         await trio.to_thread.run_sync(os.ftruncate, fd, size)
 
     def set_times(self, file: TierFile, atime: int, mtime: int) -> None:
         """Set access and modification time, in ns, of a file that is not busy; a move keeps them."""
         assert file.busy is None
-        fd = self.descriptors.descriptor(file, lambda: self._open(file))
+        file.void_spill()
+        fd = self._moves.descriptor(file)
         os.utime(fd, ns=(atime, mtime))
         file.mtime = mtime
 
@@ -274,17 +321,18 @@ class TierFiles:
 
         Nothing is to be done for a file that became clean meanwhile: the store has synced its bytes.
         """
-        await self.move_to_cache(file)
+        await self._moves.to_cache(file)
         if file.clean or file.discarded:
             return
-        with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
+        with self._moves.pinned(file) as fd:
             await trio.to_thread.run_sync(os.fsync, fd)
-        await trio.to_thread.run_sync(os.fsync, self._folders["cache"])
+        await trio.to_thread.run_sync(os.fsync, self._folders.descriptor("cache"))
 
-    async def fill(self, file: TierFile, size: int, work: Callable[[int], None]) -> None:
+    async def fill(self, file: TierFile, size: int, work: Callable[[int], None], *, need: Need = Need.PATIENT) -> None:
         """Let `work(fd)` write the `size` bytes of a new file in a thread (copy-up, hydrate), within the budget.
 
-        Where RAM has no room after all, the file goes to the cache and `work` starts again, in an empty file.
+        Where RAM has no room after all, the file goes to the cache and `work` starts again, in an empty file. `need` says
+        what room is worth waiting for.
 
         Raises
         ------
@@ -295,90 +343,53 @@ class TierFiles:
         """
         amount = _pages(size)
         while True:
-            if file.tier == "ram" and not self._make_room("ram", amount):
-                await self.move_to_cache(file)
+            if file.tier == "ram" and not self.room.make("ram", amount):
+                await self._moves.to_cache(file, need=need)
             if file.tier == "cache":
-                await self._room_in_cache(amount)
-            budget = self._budgets[file.tier]
-            budget.used += amount
+                await self._moves.room_in_cache(amount, need=need)
+            tier = file.tier
+            self.room.take(tier, amount)
             try:
-                with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
+                with self._moves.held(file), self._moves.pinned(file) as fd:
                     await trio.to_thread.run_sync(work, fd)
                 return
             except OSError as error:
-                if file.tier != "ram" or not _is_full(error):
+                if tier != "ram" or not _is_full(error):
                     raise
             finally:
-                budget.correct(-amount)
-                self._measure_now(file)
+                self.room.take(tier, -amount)
             await self.truncate(file, 0)
-            await self.move_to_cache(file)
+            await self._moves.to_cache(file, need=need)
 
     async def move_to_cache(self, file: TierFile) -> None:
-        """Move a RAM file's bytes to the cache tier; nothing to do for a file that is there.
+        """Move a RAM file's bytes to the cache tier; nothing to do for a file that is there. Writers of it wait.
 
         Raises
         ------
         OSError
             The file is as it was, in RAM.
         """
-        while True:
-            await self.idle(file)
-            if file.tier == "cache" or file.discarded:
-                return
-            if self._make_room("cache", file.allocated):
-                break
-            await self._give_room()
-        budget, reserved = self._budgets["cache"], file.allocated
-        budget.used += reserved
-        try:
-            with self._held(file):
-                with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
-                    await trio.to_thread.run_sync(self._copy_to_cache, file.name, fd, file.size)
-                self._switch_to_cache(file)
-        finally:
-            budget.correct(-reserved)
+        await self._moves.to_cache(file)
+
+    def settle_cache(self) -> None:
+        """After files were stored: a cache limit that gave way returns to what was asked for."""
+        self._moves.settle_cache()
 
     def open_for_reading(self, file: TierFile) -> int:
         """A descriptor of its own for a reader outside (flush); the caller closes it. May be called in any thread."""
-        while True:
-            tier, name = file.tier, file.name
-            try:
-                return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folders[tier])
-            except FileNotFoundError:
-                if (tier, name) == (file.tier, file.name):
-                    raise  # else it moved between the look and the open
+        return self._folders.open_for_reading(file)
 
     # --- inner parts
-
-    def _open(self, file: TierFile) -> int:
-        try:
-            return os.open(file.name, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._folders[file.tier])
-        except FileNotFoundError as error:
-            raise OSError(errno.EIO, f"its bytes are gone from the {file.tier} tier", file.name) from error
 
     @contextlib.contextmanager
     def _changing(self, file: TierFile) -> Iterator[None]:
         """A flush must see that contents change: when it starts, and that it was under way, when it ends."""
         file.changes += 1
+        file.void_spill()
         try:
             yield
         finally:
             file.changes += 1
-
-    @contextlib.contextmanager
-    def _held(self, file: TierFile) -> Iterator[None]:
-        """The file is busy for the length of the block; then it is measured, or goes if it was discarded meanwhile."""
-        file.busy = trio.Event()
-        try:
-            yield
-        finally:
-            file.busy.set()
-            file.busy = None
-            if file.discarded:
-                self._unlink(file)
-            else:
-                self._measure_now(file)
 
     def _growth(self, file: TierFile, offset: int, length: int) -> int:
         """The most that a write can add to the allocation."""
@@ -388,114 +399,57 @@ class TierFiles:
             start = max(start, min(end, _pages(file.size)))
         return end - start
 
-    def _make_room(self, tier: TierName, amount: int) -> bool:
-        """Whether `amount` more bytes fit into a tier, after dropping clean files where that helps."""
-        budget = self._budgets[tier]
-        missing = budget.used + amount - budget.limit
-        dropped = []
-        for file in self._clean:  # least recently read first
-            if missing <= 0:
-                break
-            if file.tier == tier and file.busy is None:
-                dropped.append(file)
-                missing -= file.allocated
-        if missing > 0:
+    async def _wait_for_ram(self, file: TierFile, growth: int) -> bool:
+        """Wait until spilling has made some room; False where it will not, or where the file is better off in the cache."""
+        ram = self.room.budgets["ram"]
+        if file.allocated + growth > STREAMS_FROM * ram.limit or self.spiller.stuck:
             return False
-        for file in dropped:
-            self._drop(file)
+        await self.room.changed()
         return True
 
-    async def _room_in_cache(self, amount: int) -> None:
-        """Return when the cache may take `amount` more bytes; raises ENOSPC if it cannot."""
-        while not self._make_room("cache", amount):
-            await self._give_room()
+    async def _leave_ram(self, file: TierFile) -> None:
+        """A file that RAM has no room for goes to the cache; where that fails, storing files may make room in RAM."""
+        try:
+            await self._moves.to_cache(file)
+        except OSError as error:
+            if file.discarded or not await self.owner.relieve():
+                raise
+            log.warning("stays_in_ram error=%s (files were stored to make room)", error.strerror)
 
-    async def _give_room(self) -> None:
-        if not await self.on_full():
-            raise OSError(errno.ENOSPC, "the cache tier is full")
-
-    def _write_ram(self, file: TierFile, offset: int, data: bytes, growth: int) -> None:
-        budget = self._budgets["ram"]
-        budget.used += growth
-        fd = self.descriptors.descriptor(file, lambda: self._open(file))
+    def _write_ram(self, file: TierFile, offset: int, data: bytes, growth: int) -> bool:
+        """Write into RAM, with room for `growth` more bytes; False where the tmpfs has less room than we were given."""
+        self.room.take("ram", growth)
+        fd = self._moves.descriptor(file)
         try:
             _write_at(fd, data, offset)
+        except OSError as error:
+            if not _is_full(error):
+                raise
+            return False
         finally:
-            budget.correct(-growth)
-            self._measure(file, fd)
+            self.room.take("ram", -growth)
+            self._moves.measure(file)
+        return True
 
     async def _write_cache(self, file: TierFile, offset: int, data: bytes) -> int:
-        budget = self._budgets["cache"]
         while True:
             growth = self._growth(file, offset, len(data))
-            await self._room_in_cache(growth)
-            budget.used += growth
+            await self._moves.room_in_cache(growth)
+            self.room.take("cache", growth)
             try:
-                with self.descriptors.pinned(file, lambda: self._open(file)) as fd:
+                with self._moves.pinned(file) as fd:
                     await trio.to_thread.run_sync(_write_at, fd, data, offset)
                 return len(data)
             except OSError as error:
                 # the disk is fuller than the budget: what can be spared goes, and the write is tried again
-                if not _is_full(error) or not (self.drop_clean("cache") or await self.on_full()):
+                if not _is_full(error) or not (
+                    self.drop_clean("cache") or await self.owner.spare() or await self.owner.relieve()
+                ):
                     raise
             finally:
-                budget.correct(-growth)
+                self.room.take("cache", -growth)
                 if not file.discarded:
-                    self._measure_now(file)
-
-    def _measure_now(self, file: TierFile) -> None:
-        self._measure(file, self.descriptors.descriptor(file, lambda: self._open(file)))
-
-    def _measure(self, file: TierFile, fd: int) -> None:
-        found = os.fstat(fd)
-        allocated = found.st_blocks * STAT_BLOCK
-        self._budgets[file.tier].correct(allocated - file.allocated)
-        file.size = found.st_size
-        file.mtime = found.st_mtime_ns
-        file.allocated = allocated
-
-    def _copy_to_cache(self, name: str, fd: int, size: int) -> None:
-        """In a thread: the whole file under its name in the cache folder, or nothing there."""
-        folder = self._folders["cache"]
-        target = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=folder)
-        try:
-            copy_bytes(fd, target, size)
-            copy_times(fd, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=folder)
-            raise
-        finally:
-            os.close(target)
-
-    def _switch_to_cache(self, file: TierFile) -> None:
-        """The copy is complete: from here on the cache file is the file."""
-        if file.discarded:
-            os.unlink(file.name, dir_fd=self._folders["cache"])
-            return
-        file.tier = "cache"
-        try:
-            self.on_moved(file)
-        except BaseException:
-            file.tier = "ram"
-            os.unlink(file.name, dir_fd=self._folders["cache"])
-            raise
-        self.descriptors.forget(file)
-        ram, cache = self._budgets["ram"], self._budgets["cache"]
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(file.name, dir_fd=self._folders["ram"])
-        ram.correct(-file.allocated)
-        ram.files -= 1
-        cache.files += 1
-        file.allocated = 0
-
-    def _unlink(self, file: TierFile) -> None:
-        budget = self._budgets[file.tier]
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(file.name, dir_fd=self._folders[file.tier])
-        budget.correct(-file.allocated)
-        budget.files -= 1
-        file.allocated = 0
+                    self._moves.measure(file)
 
 
 def _write_at(fd: int, data: bytes, offset: int) -> None:

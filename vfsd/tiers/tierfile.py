@@ -7,6 +7,7 @@ as somebody holds the data; its file on disk goes when the last holder lets go (
 from __future__ import annotations
 
 import re
+import threading
 from typing import Literal, final
 
 import trio
@@ -28,6 +29,25 @@ def parse_tier_file_name(name: str) -> tuple[int, int] | None:
 
 
 @final
+class Spill:
+    """A copy to the cache that is under way without holding the file: worthless once the file changes.
+
+    Attributes
+    ----------
+    over : trio.Event
+        Set when it has ended, either way.
+    void : threading.Event
+        Set by whoever changes the file: the copying thread stops at the next piece.
+    """
+
+    __slots__ = ("over", "void")
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.void = threading.Event()
+
+
+@final
 class TierFile:
     """See the module. `size`, `mtime` and `allocated` are those of the last fstat, taken after every change of ours.
 
@@ -41,6 +61,8 @@ class TierFile:
     changes : int
         Counts the beginnings and the ends of changes of the contents: a flush that sees the same number before and after
         it stored the bytes knows that they are what is here, and that nothing was on its way.
+    spill : Spill or None
+        A copy to the cache that is under way.
     """
 
     __slots__ = (
@@ -52,6 +74,7 @@ class TierFile:
         "ino",
         "mtime",
         "size",
+        "spill",
         "tier",
         "version",
     )
@@ -67,6 +90,12 @@ class TierFile:
         self.clean = False
         self.discarded = False
         self.busy: trio.Event | None = None
+        self.spill: Spill | None = None
+
+    def void_spill(self) -> None:
+        """The file changes: a copy of it that is under way is worth nothing."""
+        if self.spill is not None:
+            self.spill.void.set()
 
     @property
     def name(self) -> str:

@@ -27,7 +27,7 @@ from vfsd.errors import shown_path
 from vfsd.store import Kind
 from vfsd.store.catalogue import Catalogue
 from vfsd.store.stored import StoredFile
-from vfsd.tiers import TierFile, TierFiles, copy_unchanged, read_disk
+from vfsd.tiers import Need, TierFile, TierFiles, Warmth, copy_unchanged, is_companion, read_disk
 from vfsd.tree.hard_links import HardLinks
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
@@ -80,9 +80,10 @@ class Contents:
         self._links = links
         self._tiers = tiers
         self._read_only = read_only
-        tiers.on_moved = self._moved
-        tiers.on_dropped = self._dropped
-        tiers.on_full = self._give_back
+        tiers.owner.moved = self._moved
+        tiers.owner.dropped = self._dropped
+        tiers.owner.spare = self._give_back
+        tiers.owner.warmth = self._warmth
         self._unsettled: set[Node] = set()
 
     # --- handles
@@ -245,15 +246,15 @@ class Contents:
         """Rebuild a stored file's bytes into a clean tier file."""
         async with self._layers.gate(node):
             if node.data is None:
-                file = await self._rebuild(node, node.record.version)
+                file = await self._rebuild(node, node.record.version, Need.OPTIONAL)
                 self._tiers.mark_clean(file)
                 node.data = file
 
-    async def _rebuild(self, node: Node, version: int) -> TierFile:
+    async def _rebuild(self, node: Node, version: int, need: Need) -> TierFile:
         stored = self._layers.store.files.describe(node.record)
         file = self._tiers.create(node.ino, version, expected_size=node.record.size)
         try:
-            await self._tiers.fill(file, node.record.size, stored.rebuild)
+            await self._tiers.fill(file, node.record.size, stored.rebuild, need=need)
         except BaseException:
             self._tiers.discard(file)
             raise
@@ -320,8 +321,10 @@ class Contents:
         """A new tier file with the node's committed bytes (nothing if `keep` is 0)."""
         if keep == 0:
             return self._tiers.create(node.ino, version)
+        # the flush makes stored files that lost their name private, and must not wait for a flush to make room
+        need = Need.PATIENT if node.record.nlink else Need.NOW
         if node.record.kind is not Kind.SOURCE:
-            return await self._rebuild(node, version)
+            return await self._rebuild(node, version, need)
         await self._open_source(node)
         assert node.opened is not None
         seen = node.opened[2:]
@@ -329,7 +332,7 @@ class Contents:
         file = self._tiers.create(node.ino, version, expected_size=size)
         try:
             with self._tiers.descriptors.pinned(node, self._source_opener(node)) as source:
-                await self._tiers.fill(file, size, lambda fd: copy_unchanged(source, fd, size, seen))
+                await self._tiers.fill(file, size, lambda fd: copy_unchanged(source, fd, size, seen), need=need)
         except BaseException:
             self._tiers.discard(file)
             raise
@@ -476,6 +479,17 @@ class Contents:
         node = self._layers.nodes.get(file.ino)
         if node is not None and node.data is file:
             node.data = None
+
+    def _warmth(self, file: TierFile) -> Warmth | None:
+        """What is known of a file beyond its use; asked for every file when one is to go."""
+        node = self._layers.nodes.get(file.ino)
+        if node is None or node.data is not file:
+            return None
+        if node.writers:
+            return Warmth.BEING_WRITTEN
+        if node.opens:
+            return Warmth.IN_USE
+        return Warmth.COMPANION if is_companion(node.name, file.size) else None
 
     async def _give_back(self) -> bool:
         """The cache is full: what only waits for a durability point goes now."""

@@ -63,7 +63,9 @@ def test_a_file_is_in_ram_until_it_has_no_room_there(tiers: Tiers) -> None:
     run(act)
 
 
-def test_both_tiers_full_is_enospc_and_what_was_written_stays(tiers: Tiers) -> None:
+def test_both_tiers_full_is_enospc_and_what_was_written_stays(crowded: Tiers) -> None:
+    tiers = crowded
+
     async def act() -> None:
         kept: list[tuple[TierFile, bytes]] = []
         with pytest.raises(OSError, match="full") as caught:
@@ -152,17 +154,19 @@ def test_a_tmpfs_smaller_than_the_budget_sends_files_to_the_cache(tmp_path: Path
 # --- clean files
 
 
-def test_clean_files_give_way_least_recently_read_first(tiers: Tiers) -> None:
+def test_clean_files_give_way_those_that_were_read_through_first(tiers: Tiers) -> None:
+    """Then those that wait to be read, least recently used first."""
+
     async def act() -> None:
         dropped: list[TierFile] = []
-        tiers.files.on_dropped = dropped.append
+        tiers.files.owner.dropped = dropped.append
         clean = [await tiers.filled(some_bytes(MIB, n), clean=True) for n in range(3)]
-        await tiers.content(clean[0])
+        await tiers.content(clean[1])
         dirty = await tiers.filled(some_bytes(2 * MIB - 4096))
         assert dirty.tier == "ram"
         assert dropped == [clean[1]]
         await tiers.filled(some_bytes(2 * MIB))
-        assert dropped == [clean[1], clean[2], clean[0]]
+        assert dropped == [clean[1], clean[0], clean[2]]
         assert tiers.files.drop_clean() == 0
 
     run(act)
@@ -197,8 +201,8 @@ def test_a_file_that_became_clean_while_it_moves_is_neither_dropped_nor_renamed(
 
     async def act() -> None:
         file = await tiers.filled(b"bytes")
-        slow = Slow(tiers.files._copy_to_cache)
-        monkeypatch.setattr(tiers.files, "_copy_to_cache", slow)
+        slow = Slow(tiers.files._folders.copy_to_cache)
+        monkeypatch.setattr(tiers.files._folders, "copy_to_cache", slow)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tiers.files.move_to_cache, file)
             await slow.done()
@@ -220,8 +224,8 @@ def test_a_file_is_read_while_its_bytes_move_and_written_after(tiers: Tiers, mon
     async def act() -> None:
         data = some_bytes(MIB)
         file = await tiers.filled(data)
-        slow = Slow(tiers.files._copy_to_cache)
-        monkeypatch.setattr(tiers.files, "_copy_to_cache", slow)
+        slow = Slow(tiers.files._folders.copy_to_cache)
+        monkeypatch.setattr(tiers.files._folders, "copy_to_cache", slow)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tiers.files.move_to_cache, file)
             await slow.done()
@@ -281,8 +285,8 @@ def test_a_flush_sees_a_change_from_its_beginning_to_its_end(tiers: Tiers) -> No
 def test_a_file_discarded_while_it_moves_is_gone_after(tiers: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
     async def act() -> None:
         file = await tiers.filled(b"bytes")
-        slow = Slow(tiers.files._copy_to_cache)
-        monkeypatch.setattr(tiers.files, "_copy_to_cache", slow)
+        slow = Slow(tiers.files._folders.copy_to_cache)
+        monkeypatch.setattr(tiers.files._folders, "copy_to_cache", slow)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tiers.files.move_to_cache, file)
             await slow.done()
@@ -299,7 +303,7 @@ def test_a_move_that_cannot_be_recorded_has_not_happened(tiers: Tiers) -> None:
             raise OSError(errno.ENOSPC, "the journal is full")
 
         file = await tiers.filled(b"bytes")
-        tiers.files.on_moved = refuse
+        tiers.files.owner.moved = refuse
         with pytest.raises(OSError, match="journal"):
             await tiers.files.move_to_cache(file)
         assert file.tier == "ram"
@@ -313,7 +317,7 @@ def test_a_move_that_cannot_be_recorded_has_not_happened(tiers: Tiers) -> None:
 def test_two_who_move_a_file_move_it_once(tiers: Tiers) -> None:
     async def act() -> None:
         moved: list[TierFile] = []
-        tiers.files.on_moved = moved.append
+        tiers.files.owner.moved = moved.append
         file = await tiers.filled(some_bytes(MIB))
         async with trio.open_nursery() as nursery:
             for _ in range(4):
@@ -350,7 +354,9 @@ def test_a_fill_that_fails_or_is_cancelled_keeps_no_room(tiers: Tiers, problem: 
     run(act)
 
 
-def test_a_full_cache_asks_for_what_can_be_spared(tiers: Tiers) -> None:
+def test_a_full_cache_asks_for_what_can_be_spared(crowded: Tiers) -> None:
+    tiers = crowded
+
     async def act() -> None:
         spared = [await tiers.filled(some_bytes(MIB)) for _ in range(15)]
         for file in spared:
@@ -362,7 +368,7 @@ def test_a_full_cache_asks_for_what_can_be_spared(tiers: Tiers) -> None:
             tiers.files.discard(spared.pop())
             return True
 
-        tiers.files.on_full = give_back
+        tiers.files.owner.spare = give_back
         file = tiers.create(8 * MIB)
         await tiers.files.write(file, 0, some_bytes(3 * MIB))
         assert len(spared) == 13

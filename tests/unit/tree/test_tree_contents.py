@@ -345,14 +345,14 @@ def test_times_set_while_bytes_move_are_kept(bench: Bench, monkeypatch: pytest.M
         node = await program.node(b"x")
         assert node.data is not None
         copied, may_end = threading.Event(), threading.Event()
-        copy = program.tree.tiers._copy_to_cache
+        copy = program.tree.tiers._folders.copy_to_cache
 
         def copy_slowly(name: str, fd: int, size: int) -> None:
             copy(name, fd, size)
             copied.set()
             may_end.wait(20)
 
-        monkeypatch.setattr(program.tree.tiers, "_copy_to_cache", copy_slowly)
+        monkeypatch.setattr(program.tree.tiers._folders, "copy_to_cache", copy_slowly)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(program.tree.tiers.move_to_cache, node.data)
             await trio.to_thread.run_sync(copied.wait, 20)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vfsd.daemon.memory import available_bytes, cgroup_headroom, default_ram_budget
+from vfsd.tiers.memory import available_bytes, cgroup_headroom, default_ram_budget
 
 
 def group_v2(folder: Path, limit: str, usage: int, file: int, shmem: int) -> None:
