@@ -20,6 +20,8 @@ TRANSPORTS = ("auto", "pyfuse3", "kernel")
 @click.option("--ram-dir", type=PATH, metavar="DIR", help="A folder on a tmpfs for these.")
 @click.option("--cache", type=PATH, metavar="DIR", help="A folder on a local disk for what RAM has no room for.")
 @click.option("--cache-size", type=SIZE, help="The most disk space for these. [default: 80 % of what is free]")
+@click.option("--keep-in-ram", type=SIZE, help="New data up to this stays in RAM where it fits. [default: 1G]")
+@click.option("--stream-above", type=SIZE, help="New data beyond this goes to the store at once. [default: 10G]")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed or added.")
 @click.option("--allow-other", is_flag=True, help="Let other users in, by the files' permissions.")
 @click.option("--foreground", is_flag=True, help="Stay in the terminal, with the log on standard error.")
@@ -37,6 +39,8 @@ def mount_command(
     ram_dir: Path | None,
     cache: Path | None,
     cache_size: int | None,
+    keep_in_ram: int | None,
+    stream_above: int | None,
     read_only: bool,
     allow_other: bool,
     foreground: bool,
@@ -72,6 +76,8 @@ def mount_command(
         ram_dir=ram_dir if ram_dir is not None else given.ram_dir,
         cache_dir=cache if cache is not None else given.cache,
         cache_size=cache_size if cache_size is not None else given.cache_size,
+        keep_in_ram=keep_in_ram if keep_in_ram is not None else given.keep_in_ram,
+        stream_above=stream_above if stream_above is not None else given.stream_above,
         read_only=read_only or bool(given.read_only),
         allow_other=allow_other or bool(given.allow_other),
         foreground=foreground,

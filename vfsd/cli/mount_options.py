@@ -68,6 +68,8 @@ class GivenOptions:
     ram_dir: Path | None = None
     cache: Path | None = None
     cache_size: int | None = None
+    keep_in_ram: int | None = None
+    stream_above: int | None = None
     transport: str | None = None
     plate_format: str | None = None
     pattern: str | None = None
@@ -99,7 +101,7 @@ def _meaning(option: str, given: GivenOptions) -> dict[str, Any]:
         return {}
     if name in REFUSED:
         raise UsageProblem(f"the mount option {shown_path(key)!r} is not supported: {REFUSED[name]}")
-    if name in ("ram", "cache_size"):
+    if name in ("ram", "cache_size", "keep_in_ram", "stream_above"):
         return {name: parse_size(_needed(key, value))}
     if name in ("store", "ram_dir", "cache"):
         return {name: Path.cwd() / _needed(key, value)}

@@ -19,7 +19,6 @@ from typing import Any
 
 from vfsd.daemon.checks import check_fuse, others_may_be_allowed
 from vfsd.daemon.folders import NETWORK_FILESYSTEMS, free_bytes, total_bytes
-from vfsd.tiers.memory import available_bytes
 from vfsd.daemon.mountinfo import filesystem_type
 from vfsd.daemon.places import LOCAL_STATE_REMEDY, Roots, own_roots
 from vfsd.daemon.ram_folder import logout_empties_shared_memory
@@ -121,6 +120,8 @@ def _allow_other(roots: Roots) -> Finding:
 
 
 def _memory(roots: Roots) -> Finding:
+    from vfsd.tiers.memory import available_bytes
+
     available = available_bytes()
     if available < LITTLE_MEMORY:
         return Finding(

@@ -18,7 +18,7 @@ from vfsd.daemon.stack import Layout, Stack, default_store, open_stack
 from vfsd.errors import UnfitError, UsageProblem, shown_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     import trio
 
@@ -102,6 +102,7 @@ def raise_descriptor_limit() -> None:
 
 async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: Reporter) -> int:
     from vfsd.daemon.session import Session
+    from vfsd.daemon.streaming import Streaming
     from vfsd.flush import flush_tree
     from vfsd.fuse import Pyfuse3Transport
     from vfsd.plates import choose_formats
@@ -127,6 +128,9 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
             stack.tree, paths=paths, ingest=ingest, on_progress=on_progress, formats=formats, levels=options.levels
         )
 
+    async def store_some(inodes: Collection[int]) -> FlushResult:
+        return await flush_tree(stack.tree, only=inodes)
+
     async def store_file(path: bytes, ingest: bool) -> None:
         await flush_tree(stack.tree, paths=[path], ingest=ingest, formats=formats, levels=options.levels)
 
@@ -140,7 +144,11 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
             filesystem_name=os.fspath(layout.source if layout.source is not None else layout.store),
             options=kernel_options(options),
         )
-        session = Session(stack, transport, flush, serve_control=_serve_control)
+        streaming = Streaming(stack.tree, store_some, stream_above=options.stream_above)
+        stack.tiers.owner.relieve = streaming.relieve
+        background = [] if options.read_only else [streaming.run]
+        session = Session(stack, transport, flush, serve_control=_serve_control, background=background)
+        session.describe["streaming"] = streaming.status
         outcome = await session.run(when_ready)
     except Exception as error:
         code, text = describe_error(error)

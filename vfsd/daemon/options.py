@@ -19,6 +19,8 @@ class MountOptions:
     ram_dir: Path | None = None
     cache_dir: Path | None = None
     cache_size: int | None = None
+    keep_in_ram: int | None = None
+    stream_above: int | None = None
     read_only: bool = False
     allow_other: bool = False
     foreground: bool = False

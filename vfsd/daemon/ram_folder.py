@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfsd.daemon.folders import ensure_private_tree, free_bytes, remove_if_empty, total_bytes
-from vfsd.tiers.memory import available_bytes, default_ram_budget
 from vfsd.daemon.mountinfo import filesystem_type, mount_at, read_mounts
 from vfsd.daemon.places import Places
 from vfsd.daemon.sizes import format_size
@@ -47,6 +46,8 @@ def prepare_ram(places: Places, requested: int | None) -> RamFolder:
     UnfitError
         If the folder belongs to somebody else or cannot be made.
     """
+    from vfsd.tiers.memory import available_bytes, default_ram_budget
+
     warnings: list[str] = []
     available = available_bytes()
     own_tmpfs = False

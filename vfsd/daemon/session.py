@@ -73,6 +73,8 @@ class Session:
         `await flush(paths, on_progress)`, paths None for everything.
     serve_control : callable, optional
         `await serve_control(session, stop)`: serves clients until `stop` is set.
+    background : sequence of callables
+        Further work for the life of the mount; cancelled before the stack is closed.
     leave : callable
         Ends the process at once with a code (a second signal).
     """
@@ -84,12 +86,16 @@ class Session:
         flush: FlushFunction,
         *,
         serve_control: Callable[[Session, trio.Event], Awaitable[None]] | None = None,
+        background: Sequence[Callable[[], Awaitable[None]]] = (),
         leave: Callable[[int], object] = os._exit,
     ) -> None:
         self._stack = stack
         self._transport = transport
         self._flush = flush
         self._serve_control = serve_control
+        self._background = background
+        self.describe: dict[str, Callable[[], object]] = {}
+        """Further entries of `status`, by name."""
         self._leave = leave
         self.state = MountState.STARTING
         self._unmounted = trio.Event()
@@ -138,8 +144,10 @@ class Session:
             "read_only": record.read_only,
             "ingest": record.ingest,
             "tiers": tiers,
+            "pressure": stack.tiers.pressure(),
             "dirty": {"files": dirty.files, "bytes": dirty.bytes},
             "open_handles": stack.tree.open_handles(),
+            **{name: tell() for name, tell in self.describe.items()},
             "operation": None if self._running is None else self._running.snapshot(),
             "state_directory": record.state_directory,
             "ram_directory": record.ram_directory,
@@ -232,13 +240,19 @@ class Session:
             self._unmounted.set()
 
     async def _keep_house(self) -> None:
-        """The tree's own periodic work, until the tree is closed."""
+        """What the tree and the tiers do in the background, until they are closed."""
+        with self._housekeeping:
+            async with trio.open_nursery() as nursery:
+                for work in (self._stack.tree.housekeep, self._stack.tiers.run, *self._background):
+                    nursery.start_soon(self._background_work, work)
+
+    @staticmethod
+    async def _background_work(work: Callable[[], Awaitable[None]]) -> None:
         try:
-            with self._housekeeping:
-                await self._stack.tree.housekeep()
+            await work()
         except Exception as error:
-            # The mount goes on without it: what it does is done again at every fsync and flush.
-            log.exception("event=housekeeping-failed %s", fields(error=describe_error(error)[1]))
+            # The mount goes on without it: every fsync, write and flush does what must be done.
+            log.exception("event=background-work-failed %s", fields(error=describe_error(error)[1]))
 
     def _announce(self) -> None:
         mount = mount_at(os.fsencode(self._stack.record.mountpoint), read_mounts())

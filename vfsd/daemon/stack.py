@@ -132,7 +132,7 @@ def open_stack(layout: Layout, options: MountOptions, reporter: Reporter, roots:
     BusyError
         Another process has the store or the state folder.
     """
-    from vfsd.tiers import TierFiles
+    from vfsd.tiers import KEEP_IN_RAM, TierFiles
     from vfsd.tree import Tree
 
     roots = own_roots() if roots is None else roots
@@ -194,7 +194,8 @@ def open_stack(layout: Layout, options: MountOptions, reporter: Reporter, roots:
             if layout.mountpoint is not None:
                 # Before the first file is made, so that whatever a crash leaves can be found from here.
                 write_file_durably(places.record, record.to_json())
-            tiers = TierFiles(ram.directory, places.cache, ram.budget, cache_budget)
+            keep_in_ram = KEEP_IN_RAM if options.keep_in_ram is None else options.keep_in_ram
+            tiers = TierFiles(ram.directory, places.cache, ram.budget, cache_budget, keep_in_ram=keep_in_ram)
             tree = Tree(layout.source, store, places.state, tiers, read_only=options.read_only)
             undo.pop_all()
         return Stack(

@@ -8,7 +8,7 @@ between. One flush at a time a tree (`Tree.flush_lock`); there are no other lock
 
 from vfsd.flush.convert import convert_plate
 from vfsd.flush.export import ExportReport, export_store
-from vfsd.flush.flush import flush_tree
+from vfsd.flush.flush import flush_tree, is_flushing
 from vfsd.flush.progress import FlushProgress, FlushResult, KeptFile
 from vfsd.flush.verify import DamagedFile, VerifyReport, verify_store
 
@@ -22,5 +22,6 @@ __all__ = [
     "convert_plate",
     "export_store",
     "flush_tree",
+    "is_flushing",
     "verify_store",
 ]

@@ -17,8 +17,9 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -44,6 +45,7 @@ log = logging.getLogger("vfsd.flush")
 # unless a disk fails faster than files do.
 MOST_ROUNDS = 1000
 BUILD_NAME = "catalog.next"
+_flushing: ContextVar[bool] = ContextVar("flushing", default=False)
 
 
 async def flush_tree(
@@ -51,6 +53,7 @@ async def flush_tree(
     *,
     paths: Sequence[bytes] | None = None,
     ingest: bool = False,
+    only: Collection[int] | None = None,
     on_progress: OnProgress | None = None,
     formats: PlateFormats | None = None,
     levels: int | None = None,
@@ -63,6 +66,8 @@ async def flush_tree(
         Only files at or below these paths; everything by default.
     ingest : bool
         Also take in the source's own files.
+    only : collection of int, optional
+        Of the dirty files only those with these inodes; the others are not even said to be waiting.
     on_progress : callable, optional
         Called on the trio thread.
     formats : PlateFormats, optional
@@ -77,30 +82,39 @@ async def flush_tree(
         has everything, and the tree keeps its copies as well.
     """
     async with tree.flush_lock:
+        token = _flushing.set(True)
         try:
             if formats is None:
                 formats = await trio.to_thread.run_sync(choose_formats)
-            return await _Flush(tree, paths, ingest, Tally(on_progress), formats, levels).run()
+            order = _Order(paths, ingest, only, formats, levels)
+            return await _Flush(tree, order, Tally(on_progress)).run()
         except sqlite3.Error as error:
             raise OSError(f"the catalogue cannot be built ({error})") from error
+        finally:
+            _flushing.reset(token)
+
+
+def is_flushing() -> bool:
+    """Whether the caller is part of a flush, and so must not wait for one."""
+    return _flushing.get()
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What `flush_tree` was asked for."""
+
+    paths: Sequence[bytes] | None
+    ingest: bool
+    only: Collection[int] | None
+    formats: PlateFormats
+    levels: int | None
 
 
 @final
 class _Flush:
-    def __init__(
-        self,
-        tree: Tree,
-        paths: Sequence[bytes] | None,
-        ingest: bool,
-        tally: Tally,
-        formats: PlateFormats,
-        levels: int | None,
-    ) -> None:
-        self._formats = formats
-        self._levels = levels
+    def __init__(self, tree: Tree, order: _Order, tally: Tally) -> None:
         self._tree = tree
-        self._paths = paths
-        self._ingest = ingest
+        self._order = order
         self._tally = tally
         self._started = time.monotonic()
         self._began = time.time_ns()
@@ -110,17 +124,20 @@ class _Flush:
 
     async def run(self) -> FlushResult:
         self._tally.tell("planning")
-        selection = await select(self._tree, self._paths, self._formats, ingest=self._ingest)
+        selection = await select(
+            self._tree, self._order.paths, self._order.formats, ingest=self._order.ingest, only=self._order.only
+        )
         if selection.snapshot.empty:
             self._tally.tell("done")
             return self._result(selection, 0)
         self._items = {item.ino: item for item in selection.items}
         self._tally.expect(self._items, 2 * sum(item.size for item in selection.items))  # each is written and verified
+        self._tree.tiers.yield_disk(sum(item.size for item in selection.items))
         build = self._tree.journal.path.with_name(BUILD_NAME)
         transaction = self._tree.store.begin()
         assembly: Assembly | None = None
         try:
-            assembly = Assembly(self._tree, transaction, build, self._formats, levels=self._levels)
+            assembly = Assembly(self._tree, transaction, build, self._order.formats, levels=self._order.levels)
             await self._analyse(selection)
             await self._assemble(selection, assembly, transaction)
             self._tally.tell("committing")
@@ -154,7 +171,7 @@ class _Flush:
             receipt=None,
             kept=kept,
             waiting=tuple(selection.waiting),
-            source_replaceable=not obstacles if self._ingest and self._paths is None else None,
+            source_replaceable=not obstacles if self._order.ingest and self._order.paths is None else None,
             obstacles=obstacles,
         )
 

@@ -7,7 +7,7 @@ rename. Files that are open for writing are left for a later flush.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
@@ -49,8 +49,15 @@ class Selection:
     obstacles: list[KeptFile] = field(default_factory=list)
 
 
-async def select(tree: Tree, paths: Sequence[bytes] | None, formats: PlateFormats, *, ingest: bool) -> Selection:
-    """Decide what a flush takes up; see the module."""
+async def select(
+    tree: Tree,
+    paths: Sequence[bytes] | None,
+    formats: PlateFormats,
+    *,
+    ingest: bool,
+    only: Collection[int] | None = None,
+) -> Selection:
+    """Decide what a flush takes up; see the module. `only` names the inodes of the dirty files that may be."""
     ingested: list[IngestedNode] = []
     obstacles: list[KeptFile] = []
     if ingest and tree.source is not None:
@@ -62,7 +69,7 @@ async def select(tree: Tree, paths: Sequence[bytes] | None, formats: PlateFormat
     present = PresentPaths(tree)
     for node in tree.dirty_nodes():
         path = next(iter(present.of(node.ino)), None)
-        if path is None or not _is_wanted(path, paths):
+        if path is None or not _is_wanted(path, paths) or (only is not None and node.ino not in only):
             continue
         if node.writers > 0:
             selection.waiting.append(KeptFile(path, "open for writing"))

@@ -5,7 +5,8 @@ inode and data version; whoever holds a `TierFile` may read, write and move it, 
 
 All state here belongs to the trio thread; what may sleep goes to a thread, which gets descriptors, names and buffers,
 never nodes. There are no locks: between two awaits everything is atomic, and a file whose bytes are moving says so
-(`TierFile.busy`), which writers wait for. `open_for_reading` alone may be called in any thread.
+(`TierFile.busy`), which writers wait for; one that is copied behind
+everybody's back (`TierFile.spill`) is not held. `open_for_reading` alone may be called in any thread.
 """
 
 from vfsd.tiers.budget import TierUsage
@@ -14,9 +15,11 @@ from vfsd.tiers.files import TierFiles
 from vfsd.tiers.moves import Need, Owner
 from vfsd.tiers.policy import Warmth, is_companion
 from vfsd.tiers.reading import read_disk, read_memory
+from vfsd.tiers.room import KEEP_IN_RAM
 from vfsd.tiers.tierfile import TierFile, TierName
 
 __all__ = [
+    "KEEP_IN_RAM",
     "Need",
     "Owner",
     "TierFile",

@@ -371,6 +371,10 @@ class TierFiles:
         """
         await self._moves.to_cache(file)
 
+    def yield_disk(self, amount: int) -> None:
+        """Somebody is to write `amount` bytes to a disk that may be the cache's: clean files there make room for it."""
+        self._moves.yield_disk(amount)
+
     def settle_cache(self) -> None:
         """After files were stored: a cache limit that gave way returns to what was asked for."""
         self._moves.settle_cache()
@@ -390,6 +394,7 @@ class TierFiles:
             yield
         finally:
             file.changes += 1
+            file.changed_at = trio.current_time()
 
     def _growth(self, file: TierFile, offset: int, length: int) -> int:
         """The most that a write can add to the allocation."""

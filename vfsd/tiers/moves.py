@@ -174,8 +174,7 @@ class Moves:
             await self._owner.spare() and self._room.make("cache", reserved)
         ):
             raise OSError(errno.ENOSPC, "the cache tier is full")
-        reserve = min(int(RESERVE * self._folders.total_bytes("cache")), RESERVE_AT_MOST)
-        if self._folders.free_bytes("cache") < reserved + reserve:
+        if not self.yield_disk(reserved):
             raise OSError(errno.ENOSPC, "the disk of the cache tier is nearly full")
         if file.tier != "ram" or file.busy is not None or file.discarded or file.spill is not None:
             return False
@@ -220,6 +219,17 @@ class Moves:
         self._room.enter(file)
         if file.clean:
             self._room.mark(file)
+
+    def yield_disk(self, amount: int) -> bool:
+        """Whether the cache's disk keeps its reserve when `amount` bytes are written there; clean files go for it."""
+        reserve = min(int(RESERVE * self._folders.total_bytes("cache")), RESERVE_AT_MOST)
+        missing = amount + reserve - self._folders.free_bytes("cache")
+        if missing > 0:
+            clean = [file for file in self._room.clean["cache"] if file.busy is None]
+            for file in self._room.coldest(clean, missing):
+                missing -= file.allocated
+                self._room.drop(file)
+        return missing <= 0
 
     async def room_in_cache(self, amount: int, *, need: Need = Need.PATIENT) -> None:
         """Return when the cache may take `amount` more bytes; raises ENOSPC if it cannot."""

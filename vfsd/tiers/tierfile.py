@@ -61,6 +61,8 @@ class TierFile:
     changes : int
         Counts the beginnings and the ends of changes of the contents: a flush that sees the same number before and after
         it stored the bytes knows that they are what is here, and that nothing was on its way.
+    changed_at : float
+        When the contents last changed (trio time); 0 for a file that an earlier daemon left.
     spill : Spill or None
         A copy to the cache that is under way.
     """
@@ -68,6 +70,7 @@ class TierFile:
     __slots__ = (
         "allocated",
         "busy",
+        "changed_at",
         "changes",
         "clean",
         "discarded",
@@ -87,6 +90,7 @@ class TierFile:
         self.mtime = 0
         self.allocated = 0
         self.changes = 0
+        self.changed_at = 0.0
         self.clean = False
         self.discarded = False
         self.busy: trio.Event | None = None

@@ -71,6 +71,12 @@ class SmallTiers:
     def usage(self) -> dict[str, Totals]:
         return {"ram": Totals(1, 10, 100), "cache": Totals(0, 0, 1000)}
 
+    def pressure(self) -> dict[str, str]:
+        return {"state": "calm"}
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
     def close(self) -> None:
         pass
 
