@@ -196,6 +196,7 @@ def open_stack(layout: Layout, options: MountOptions, reporter: Reporter, roots:
                 write_file_durably(places.record, record.to_json())
             keep_in_ram = KEEP_IN_RAM if options.keep_in_ram is None else options.keep_in_ram
             tiers = TierFiles(ram.directory, places.cache, ram.budget, cache_budget, keep_in_ram=keep_in_ram)
+            tiers.look()
             tree = Tree(layout.source, store, places.state, tiers, read_only=options.read_only)
             undo.pop_all()
         return Stack(

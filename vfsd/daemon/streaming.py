@@ -117,6 +117,8 @@ class Streaming:
     def _has_too_much(self) -> bool:
         ram, cache = (self._tree.tiers.room.budgets[tier] for tier in ("ram", "cache"))
         enough = self._stream_above - (self._round_bytes() if self._active else 0)
+        if self._tree.tiers.spiller.blocked:
+            return True
         return ram.dirty + cache.dirty > enough or cache.dirty > cache.configured * (END if self._active else BEGIN)
 
     def _round_bytes(self) -> int:

@@ -27,7 +27,7 @@ from vfsd.tiers.descriptors import DescriptorCache
 from vfsd.tiers.folders import TierFolders
 from vfsd.tiers.moves import Moves, Need, Owner
 from vfsd.tiers.policy import Policy
-from vfsd.tiers.pressure import Limit, Reading, limit_of, open_stalls, watch
+from vfsd.tiers.pressure import Limit, Reading, limit_of, measure, open_stalls, watch
 from vfsd.tiers.reading import read_disk, read_memory
 from vfsd.tiers.room import KEEP_IN_RAM, Rate, Room
 from vfsd.tiers.spilling import Spiller
@@ -109,6 +109,10 @@ class TierFiles:
             if stalls is not None:
                 stalls.close()
 
+    def look(self) -> None:
+        """Look at memory now, before the first byte comes; later `run` does."""
+        self.feel(measure(self._folders.descriptor("ram"), self.room.budgets["ram"].used, False))
+
     def feel(self, reading: Reading) -> None:
         """Memory was looked at: what the RAM tier may hold follows."""
         ram = self.room.budgets["ram"]
@@ -144,6 +148,7 @@ class TierFiles:
             "spilling": spiller.running,
             "writers_waiting": self.room.writers_waiting,
             "problem": spiller.problem,
+            "cache_at_limit": spiller.blocked,
             "cache_overdrawn": self._moves.overdrawn,
         }
 
@@ -409,7 +414,11 @@ class TierFiles:
         ram = self.room.budgets["ram"]
         if file.allocated + growth > STREAMS_FROM * ram.limit or self.spiller.stuck:
             return False
-        await self.room.changed()
+        self.room.writers_waiting += 1
+        try:
+            await self.room.changed()
+        finally:
+            self.room.writers_waiting -= 1
         return True
 
     async def _leave_ram(self, file: TierFile) -> None:

@@ -39,6 +39,13 @@ async def _nothing_to_give() -> bool:
     return False
 
 
+class CacheAtLimit(OSError):
+    """The cache tier holds what it was given: no failure of a disk."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ENOSPC, "the cache tier is full")
+
+
 class Need(Enum):
     """How much somebody needs room: not at all if there is none (a copy for faster reading), now (who stores files must not
     wait for itself), or whenever storing files has made some."""
@@ -166,14 +173,15 @@ class Moves:
 
         Raises
         ------
+        CacheAtLimit
+            Likewise: the cache holds what it was given.
         OSError
-            Likewise: the cache's disk failed or is full.
+            Likewise: its disk failed or is nearly full.
         """
         reserved = file.allocated
-        if not self._room.make("cache", reserved) and not (
-            await self._owner.spare() and self._room.make("cache", reserved)
-        ):
-            raise OSError(errno.ENOSPC, "the cache tier is full")
+        while not self._room.make("cache", reserved):
+            if not await self._owner.spare():
+                raise CacheAtLimit
         if not self.yield_disk(reserved):
             raise OSError(errno.ENOSPC, "the disk of the cache tier is nearly full")
         if file.tier != "ram" or file.busy is not None or file.discarded or file.spill is not None:

@@ -31,7 +31,7 @@ SAME_VISIT = 8 << 20
 # A companion is small: keeping a few thousand of these costs less than one plane in a hundred.
 COMPANION_MOST = 4 << 20
 _COMPANION = re.compile(
-    rb"(_thumb\b.*|thumbs\.db|\.(htd|mlf|mrf|mes|mdb|xml|xdce|json|toml|ya?ml|txt|ini|csv|tsv|md|log|nd|scan|exp|lif))$",
+    rb"(_thumb.*|thumbs\.db|\.(htd|mlf|mrf|mes|mdb|xml|xdce|json|toml|ya?ml|txt|ini|csv|tsv|md|log|nd|scan|exp|lif))$",
     re.IGNORECASE,
 )
 

@@ -29,8 +29,9 @@ Cause = Literal["budget", "memory", "cgroup", "stalls", "tmpfs"]
 PSI = Path("/proc/pressure/memory")
 # A machine that comes below this part of its memory begins to swap or to kill.
 RESERVE = 0.10
-# What a control group keeps free for the daemon and its neighbours: over the limit the kernel kills.
-GROUP_RESERVE = 0.05
+# What a control group keeps free for the daemon's own buffers (a flush takes about 100 MB) and its neighbours, between two
+# looks: over the limit the kernel kills. A part of it, and at least this many bytes.
+GROUP_RESERVE, GROUP_RESERVE_LEAST = 0.05, 96 << 20
 # Seconds between looks. tmpfs fills at 2 GB/s at most, a tenth of a usual machine's memory in that time.
 INTERVAL = 0.25
 # The kernel tells when tasks stalled for memory this long (µs) within a window (µs). Unprivileged processes may only
@@ -93,7 +94,7 @@ def limit_of(reading: Reading, configured: int, *, reserve: float = RESERVE) -> 
         Limit(used + reading.tmpfs_free, "tmpfs"),
     ]
     if reading.headroom is not None:
-        room = reading.headroom - int(GROUP_RESERVE * (reading.headroom + used))
+        room = reading.headroom - max(GROUP_RESERVE_LEAST, int(GROUP_RESERVE * (reading.headroom + used)))
         limits.append(Limit(used + room, "cgroup"))
     if reading.stalling:
         limits.append(Limit(int(used * (1 - GIVEN_WHILE_STALLING)), "stalls"))

@@ -22,9 +22,9 @@ from vfsd.tiers.tierfile import TierFile, TierName
 # Parts of the RAM tier's limit, of dirty bytes: where spilling starts, where it ends, and where writers are slowed. The gap
 # between the first two makes spills large and rare.
 HIGH, LOW, SLOW = 0.80, 0.60, 0.90
-# Up to this much dirty data is not spilled for the budget's sake, only to make place: small plates never touch the disk.
+# Up to this much dirty data stays in RAM although it is more than `HIGH` of the limit: small plates never touch the disk.
 KEEP_IN_RAM = 1 << 30
-# ... but never so much that no place is left for what comes while the spiller starts.
+# ... if it fits there with some place left for what comes while the spiller starts; otherwise `HIGH` counts.
 KEEP_AT_MOST = 0.95
 # The longest a single write is slowed down, seconds: programs that write see a slow disk, not a hanging one.
 LONGEST_DELAY = 0.25
@@ -83,6 +83,7 @@ class Room:
         self.writers_waiting = 0
         self._keep_in_ram = keep_in_ram
         self._changed = trio.Event()
+        self._listeners = 0
 
     # --- accounts
 
@@ -99,6 +100,7 @@ class Room:
         self.unmark(file)
         self.take(file.tier, -file.allocated)
         file.allocated = 0
+        self.tell()
 
     def mark(self, file: TierFile) -> None:
         """A file may be dropped from now on."""
@@ -120,13 +122,13 @@ class Room:
             self.budgets[file.tier].clean += difference
         file.allocated = allocated
         self.take(file.tier, difference)
+        if difference < 0:
+            self.tell()
 
     def take(self, tier: TierName, amount: int) -> None:
         """Count `amount` more bytes (or fewer) for a tier; who takes for a write has asked `make` before."""
         self.budgets[tier].correct(amount)
-        if amount < 0:
-            self.tell()
-        elif tier == "ram" and not self.wanted.is_set() and self.excess() > 0:
+        if amount > 0 and tier == "ram" and not self.wanted.is_set() and self.must_spill():
             self.wanted.set()
 
     def usage(self) -> dict[str, TierUsage]:
@@ -157,7 +159,7 @@ class Room:
             self._drop_coldest(droppable, budget.used - budget.limit)
         if budget.limit > before:
             self.tell()
-        if self.excess() > 0:
+        if self.must_spill():
             self.wanted.set()
 
     def _drop_coldest(self, files: list[TierFile], amount: int) -> None:
@@ -186,14 +188,18 @@ class Room:
     def spills_from(self) -> int:
         """Dirty bytes in RAM from which spilling starts."""
         limit = self.budgets["ram"].limit
-        return int(max(HIGH * limit, min(self._keep_in_ram, KEEP_AT_MOST * limit)))
+        keep = self._keep_in_ram if self._keep_in_ram <= KEEP_AT_MOST * limit else 0
+        return int(max(HIGH * limit, keep))
+
+    def must_spill(self) -> bool:
+        """Whether dirty bytes are to leave RAM; once it began, until `excess` is gone."""
+        ram = self.budgets["ram"]
+        return (ram.dirty > self.spills_from() or ram.used > ram.limit) and self.excess() > 0
 
     def excess(self) -> int:
-        """Dirty bytes that are to leave RAM now; 0 while there is no need."""
+        """Dirty bytes by which RAM holds more than what spilling goes down to."""
         ram = self.budgets["ram"]
-        if ram.dirty <= self.spills_from() and ram.used <= ram.limit:
-            return 0
-        return ram.dirty - int(LOW * ram.limit)
+        return max(0, ram.dirty - int(LOW * ram.limit))
 
     def spillable(self, *, being_written: bool) -> list[TierFile]:
         """Dirty files whose bytes may move now; those being written only if there is no other way."""
@@ -215,15 +221,15 @@ class Room:
         return min(LONGEST_DELAY, min(1.0, part) * amount / self.spill_rate.value)
 
     def tell(self) -> None:
-        """Who waits for room looks again."""
-        if self.writers_waiting:
+        """A tier got room, or may have: who waits for that looks again."""
+        if self._listeners:
             self._changed.set()
             self._changed = trio.Event()
 
     async def changed(self) -> None:
-        """Return when a tier got room, or may have."""
-        self.writers_waiting += 1
+        """Return at the next `tell`."""
+        self._listeners += 1
         try:
             await self._changed.wait()
         finally:
-            self.writers_waiting -= 1
+            self._listeners -= 1

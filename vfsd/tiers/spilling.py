@@ -12,7 +12,7 @@ from typing import final
 
 import trio
 
-from vfsd.tiers.moves import Moves
+from vfsd.tiers.moves import CacheAtLimit, Moves
 from vfsd.tiers.room import Room
 from vfsd.tiers.tierfile import TierFile
 
@@ -36,6 +36,8 @@ class Spiller:
     ----------
     problem : str or None
         Why the last spill failed, until one succeeds.
+    blocked : bool
+        The last spill found the cache at its limit.
     running : int
         Files that are being copied now.
     files, bytes : int
@@ -46,6 +48,7 @@ class Spiller:
         self._room = room
         self._moves = moves
         self.problem: str | None = None
+        self.blocked = False
         self.running = 0
         self.files = 0
         self.bytes = 0
@@ -55,7 +58,9 @@ class Spiller:
     @property
     def stuck(self) -> bool:
         """Whether waiting for it is in vain: it does not run, it failed, or it has nothing that it may move."""
-        return not self._alive or self.problem is not None or (self.running == 0 and not self._room.wanted.is_set())
+        if not self._alive or self.problem is not None or self.blocked:
+            return True
+        return self.running == 0 and not self._room.wanted.is_set()
 
     async def run(self) -> None:
         """Spill whenever the room asks for it, until cancelled."""
@@ -71,17 +76,18 @@ class Spiller:
         while True:
             await self._room.wanted.wait()
             moved = await self._round()
-            if self.problem is not None:
+            if self.problem is not None or self.blocked:
                 self._room.tell()  # writers must not wait for us now
-                await trio.sleep(pause)
+                with trio.move_on_after(pause):
+                    await self._room.changed()
                 pause = min(2 * pause, RETRY_AT_MOST)
             else:
                 pause = RETRY
-                if self._room.excess() > 0 and not moved:
+                if self._room.must_spill() and not moved:
                     self._room.wanted = trio.Event()  # nothing can move: whoever waits finds another way
                     self._room.tell()
                     await trio.sleep(NOTHING_TO_DO)
-            if self._room.excess() <= 0:
+            if not self._room.must_spill():
                 self._room.wanted = trio.Event()
                 self._room.tell()
             else:
@@ -94,7 +100,7 @@ class Spiller:
         if not victims and ram.used > ram.limit:
             victims = self._room.coldest(self._room.spillable(being_written=True), excess)
         moved = 0
-        self.problem = None
+        self.problem, self.blocked = None, False
         free = trio.Semaphore(AT_ONCE)
 
         async def one(file: TierFile) -> None:
@@ -107,7 +113,7 @@ class Spiller:
         async with trio.open_nursery() as nursery:
             for file in victims:
                 await free.acquire()
-                if self.problem is not None or self._room.excess() <= 0:
+                if self.problem is not None or self.blocked or self._room.excess() <= 0:
                     break
                 nursery.start_soon(one, file)
         return moved
@@ -118,6 +124,9 @@ class Spiller:
         try:
             if not await self._moves.spill(file):
                 return False
+        except CacheAtLimit:
+            self.blocked = True
+            return False
         except OSError as error:
             self._failed(error)
             return False

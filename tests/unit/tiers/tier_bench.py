@@ -89,3 +89,12 @@ def run(act: Callable[[], Awaitable[R]]) -> R:
             return await act()
 
     return trio.run(guarded)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds; a test whose condition never does fails."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await trio.sleep(0.005)
+    raise AssertionError("this never came to be")
