@@ -101,6 +101,7 @@ def raise_descriptor_limit() -> None:
 
 
 async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: Reporter) -> int:
+    from vfsd.daemon.ingesting import Ingesting
     from vfsd.daemon.session import Session
     from vfsd.daemon.streaming import Streaming
     from vfsd.flush import flush_tree
@@ -129,7 +130,10 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
         )
 
     async def store_some(inodes: Collection[int]) -> FlushResult:
-        return await flush_tree(stack.tree, only=inodes)
+        return await flush_tree(stack.tree, only=inodes, formats=formats)
+
+    async def store_of_source(paths: Sequence[bytes]) -> FlushResult:
+        return await flush_tree(stack.tree, paths=paths, only=(), ingest=True, formats=formats)
 
     async def store_file(path: bytes, ingest: bool) -> None:
         await flush_tree(stack.tree, paths=[path], ingest=ingest, formats=formats, levels=options.levels)
@@ -144,11 +148,17 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
             filesystem_name=os.fspath(layout.source if layout.source is not None else layout.store),
             options=kernel_options(options),
         )
-        streaming = Streaming(stack.tree, store_some, stream_above=options.stream_above)
+        streaming = Streaming(stack.tree, store_some, stream_above=options.stream_above, formats=formats)
         stack.tiers.owner.relieve = streaming.relieve
         background = [] if options.read_only else [streaming.run]
+        ingesting = None
+        if options.ingest:
+            ingesting = Ingesting(stack.tree, store_of_source, lambda: stack.tree.contents.last_used, formats=formats)
+            background.append(ingesting.run)
         session = Session(stack, transport, flush, serve_control=_serve_control, background=background)
         session.describe["streaming"] = streaming.status
+        if ingesting is not None:
+            session.describe["ingesting"] = ingesting.status
         outcome = await session.run(when_ready)
     except Exception as error:
         code, text = describe_error(error)

@@ -20,6 +20,7 @@ from vfsd.daemon.reporter import describe_error
 
 if TYPE_CHECKING:
     from vfsd.flush import FlushResult
+    from vfsd.plates import PlateFormats
     from vfsd.tree import Tree
 
 log = logging.getLogger("vfsd.daemon")
@@ -51,9 +52,14 @@ class Streaming:
         `await store(inodes)`: flushes these files.
     stream_above : int, optional
         In bytes; see `STREAM_ABOVE`.
+    formats : PlateFormats, optional
+        What the names of plates may mean; all that is known.
     """
 
-    def __init__(self, tree: Tree, store: Store, *, stream_above: int | None = None) -> None:
+    def __init__(
+        self, tree: Tree, store: Store, *, stream_above: int | None = None, formats: PlateFormats | None = None
+    ) -> None:
+        self._formats = formats
         self._tree = tree
         self._store = store
         self._stream_above = STREAM_ABOVE if stream_above is None else stream_above
@@ -132,7 +138,7 @@ class Streaming:
         urgent = self._waiting > 0
         stored = False
         try:
-            inodes = await choose(self._tree, self._round_bytes(), urgent=urgent)
+            inodes = await choose(self._tree, self._round_bytes(), urgent=urgent, formats=self._formats)
             if inodes:
                 result = await self._store(inodes)
                 stored = result.files > 0

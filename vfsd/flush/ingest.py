@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import trio
 
+from vfsd.flush.paths import Wanted
 from vfsd.flush.progress import KeptFile
 from vfsd.flush.snapshot import IngestedName
 from vfsd.store import Kind
@@ -35,11 +36,13 @@ class _Look:
     xattrs: dict[bytes, bytes]
 
 
-async def walk_source(tree: Tree, obstacles: list[KeptFile]) -> list[IngestedNode]:
+async def walk_source(tree: Tree, obstacles: list[KeptFile], wanted: Wanted | None = None) -> list[IngestedNode]:
     """Every visible node that came from the source; parents before their children.
 
     Parameters
     ----------
+    wanted : Wanted, optional
+        Only files that are wanted, and all folders that lead to them.
     obstacles : list of KeptFile
         Gets what could not be looked at, and stored files that are newer in the source than in the store.
     """
@@ -54,6 +57,9 @@ async def walk_source(tree: Tree, obstacles: list[KeptFile]) -> list[IngestedNod
         except OSError as problem:
             obstacles.append(KeptFile(directory.path(), problem.strerror or str(problem)))
             continue
+        if wanted is not None:
+            above = directory.path()
+            children = {name: child for name, child in children.items() if _may_lead_to(wanted, above, name, child)}
         origins = [child.record.origin for child in children.values() if child.record.origin is not None]
         looks = await trio.to_thread.run_sync(_look_at, tree.source, origins)
         for name, child in children.items():
@@ -63,6 +69,11 @@ async def walk_source(tree: Tree, obstacles: list[KeptFile]) -> list[IngestedNod
             if look is not None:
                 found += _take_up(tree, directory, name, child, look, obstacles)
     return found
+
+
+def _may_lead_to(wanted: Wanted, above: bytes, name: bytes, child: Node) -> bool:
+    path = above + b"/" + name if above else name
+    return wanted.leads_to(path) if child.is_directory else wanted.takes(path)
 
 
 def _look_at(source: Source, origins: Sequence[bytes]) -> dict[bytes, _Look]:

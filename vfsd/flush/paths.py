@@ -1,4 +1,4 @@
-"""The paths that lead to an inode at one moment, from the entries of journal and catalogue.
+"""Paths: those that lead to an inode at one moment, from the entries of journal and catalogue, and those that are wanted.
 
 A directory that was removed takes its entries out of the journal, so that what the catalogue has below it may look as if
 nothing had happened: a name counts only if its directory leads up to the root.
@@ -6,6 +6,7 @@ nothing had happened: a name counts only if its directory leads up to the root.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import final
 
 from vfsd.tree import Tree
@@ -35,3 +36,26 @@ class PresentPaths:
         if folder == NOWHERE:
             return None
         return folder + b"/" + name if folder else name
+
+
+@final
+class Wanted:
+    """Paths that somebody named: they and all that lies below them are wanted. The empty path is everything."""
+
+    def __init__(self, paths: Iterable[bytes]) -> None:
+        self._paths = frozenset(paths)
+        self._above = {above for path in self._paths for above in _folders_above(path)}
+
+    def takes(self, path: bytes) -> bool:
+        """Whether a path is wanted."""
+        return path in self._paths or any(above in self._paths for above in _folders_above(path))
+
+    def leads_to(self, folder: bytes) -> bool:
+        """Whether something wanted may lie in a folder or below it."""
+        return folder in self._above or self.takes(folder)
+
+
+def _folders_above(path: bytes) -> Iterable[bytes]:
+    while path:
+        path = path.rpartition(b"/")[0]
+        yield path

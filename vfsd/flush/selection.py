@@ -16,7 +16,7 @@ import trio
 from vfsd.errors import StoredDataDamaged, shown_path
 from vfsd.flush.ingest import IngestedNode, changed_in_source, walk_source
 from vfsd.flush.items import Item
-from vfsd.flush.paths import PresentPaths
+from vfsd.flush.paths import PresentPaths, Wanted
 from vfsd.flush.progress import KeptFile
 from vfsd.flush.renames import Renames, find_renames
 from vfsd.flush.snapshot import Snapshot
@@ -58,10 +58,11 @@ async def select(
     only: Collection[int] | None = None,
 ) -> Selection:
     """Decide what a flush takes up; see the module. `only` names the inodes of the dirty files that may be."""
+    wanted = None if paths is None else Wanted(paths)
     ingested: list[IngestedNode] = []
     obstacles: list[KeptFile] = []
     if ingest and tree.source is not None:
-        ingested = await walk_source(tree, obstacles)
+        ingested = await walk_source(tree, obstacles, wanted)
     await _keep_open_unlinked(tree)
     # no await from here on: rows, nodes and tier files are those of one moment
     selection = Selection(Snapshot.take(tree), obstacles=obstacles)
@@ -69,7 +70,7 @@ async def select(
     present = PresentPaths(tree)
     for node in tree.dirty_nodes():
         path = next(iter(present.of(node.ino)), None)
-        if path is None or not _is_wanted(path, paths) or (only is not None and node.ino not in only):
+        if path is None or not (wanted is None or wanted.takes(path)) or (only is not None and node.ino not in only):
             continue
         if node.writers > 0:
             selection.waiting.append(KeptFile(path, "open for writing"))
@@ -77,7 +78,7 @@ async def select(
         selection.items.append(_dirty_item(tree, node, path))
         taken.add(node.ino)
     for found in ingested:
-        _select_ingested(tree, selection, found, taken, paths)
+        _select_ingested(tree, selection, found, taken, wanted)
     selection.renames = find_renames(tree, selection.snapshot, present, taken, formats)
     for path, problem in selection.renames.damaged:
         selection.kept.append(KeptFile(path, str(problem)))
@@ -105,10 +106,6 @@ async def _keep_open_unlinked(tree: Tree) -> None:
             hopeless.add(nodes[0].ino)
 
 
-def _is_wanted(path: bytes, paths: Sequence[bytes] | None) -> bool:
-    return paths is None or any(not above or path == above or path.startswith(above + b"/") for above in paths)
-
-
 def _dirty_item(tree: Tree, node: Node, path: bytes) -> Item:
     data = node.data
     assert data is not None
@@ -133,7 +130,7 @@ def _open_tier_file(tiers: TierFiles, data: TierFile) -> int:
 
 
 def _select_ingested(
-    tree: Tree, selection: Selection, found: IngestedNode, taken: set[int], paths: Sequence[bytes] | None
+    tree: Tree, selection: Selection, found: IngestedNode, taken: set[int], wanted: Wanted | None
 ) -> None:
     node, name = found.node, found.name
     if selection.snapshot.entries.get((name.parent, name.name), node.ino) != node.ino:
@@ -142,7 +139,7 @@ def _select_ingested(
     if found.seen is None or node.record.kind is not Kind.SOURCE or node.dirty or node.ino in taken:
         return
     path = node.path()
-    if _is_wanted(path, paths):
+    if wanted is None or wanted.takes(path):
         selection.items.append(_source_item(tree, node, path, found.seen))
         taken.add(node.ino)
 

@@ -10,6 +10,7 @@ Names are recognised in a thread, from paths alone; the choice is made on the tr
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,16 @@ from dataclasses import dataclass
 import trio
 
 from vfsd.flush.paths import PresentPaths
-from vfsd.plates import recognise_plates
+from vfsd.plates import PlateFormats, recognise_plates
+from vfsd.store import Kind
 from vfsd.tree import Tree
 
 # Seconds without a change after which a file is taken for finished: instruments and programs write an image in one go.
 QUIET = 5.0
 # A field that may still lack planes (there is no other to compare with) is waited for this much longer.
 QUIET_IF_UNSURE = 30.0
+# A file of the source that changed within this many seconds is still being written by the instrument.
+QUIET_IN_SOURCE = 10.0
 # Planes a shard of images that belong to no plate (DESIGN, groups).
 STACK_SHARD = 64
 # Files of this size that are no images go alone; smaller ones wait for the end, or for want of room.
@@ -62,10 +66,10 @@ class Group:
         return rest >= (QUIET if self.complete else QUIET_IF_UNSURE)
 
 
-async def choose(tree: Tree, most_bytes: int, *, urgent: bool) -> list[int]:
+async def choose(tree: Tree, most_bytes: int, *, urgent: bool, formats: PlateFormats | None = None) -> list[int]:
     """The inodes to store next, together about `most_bytes`; empty when nothing has come to rest."""
     candidates = _candidates(tree)
-    groups = await trio.to_thread.run_sync(group, candidates)
+    groups = await trio.to_thread.run_sync(group, candidates, formats)
     now = _still(tree, candidates)
     ready = [one for one in groups if one.settled(urgent=urgent)]
     # spilled bytes first: they were the coldest, and their disk is what fills; then what rests longest
@@ -81,6 +85,35 @@ async def choose(tree: Tree, most_bytes: int, *, urgent: bool) -> list[int]:
         if taken >= most_bytes:
             break
     return chosen
+
+
+async def choose_of_source(tree: Tree, *, formats: PlateFormats | None = None) -> list[Group]:
+    """The source's own files that no store has yet and that have come to rest, as groups; those with a file that was
+    opened lately first."""
+    assert tree.source is not None
+    found: list[Candidate] = []
+    opened: set[int] = set()
+    now = time.time()
+    pending = [tree.layers.root]
+    while pending:
+        directory = pending.pop()
+        try:
+            children = dict(await tree.layers.children(directory))
+        except OSError:
+            continue  # the flush at the end says what cannot be read
+        above = directory.path()
+        for name, child in children.items():
+            if child.is_directory:
+                pending.append(child)
+            elif child.record.kind is Kind.SOURCE and child.data is None:
+                path = above + b"/" + name if above else name
+                quiet = now - max(child.mtime(), child.record.ctime) / 1e9
+                found.append(Candidate(child.ino, path, child.size(), quiet, False))
+                if child.opened is not None:
+                    opened.add(child.ino)
+    groups = await trio.to_thread.run_sync(group, found, formats)
+    groups = [one for one in groups if min(file.quiet for file in one.members) >= QUIET_IN_SOURCE]
+    return sorted(groups, key=lambda one: (not any(file.ino in opened for file in one.members), one.members[0].path))
 
 
 def _candidates(tree: Tree) -> list[Candidate]:
@@ -103,16 +136,16 @@ def _still(tree: Tree, candidates: Iterable[Candidate]) -> set[int]:
     return {ino for ino, node in nodes if node is not None and node.dirty and node.writers == 0}
 
 
-def _nothing_to_read(path: bytes) -> bytes:
+def _nothing_to_read(path: bytes, offset: int, size: int) -> bytes:
     raise FileNotFoundError(path)
 
 
-def group(candidates: Sequence[Candidate]) -> list[Group]:
+def group(candidates: Sequence[Candidate], formats: PlateFormats | None = None) -> list[Group]:
     """Put files that share a shard together. May be called in any thread."""
     by_path = {file.path: file for file in candidates}
     fields: dict[Hashable, list[Candidate]] = defaultdict(list)
     plates: dict[Hashable, Hashable] = {}
-    for plate in recognise_plates(by_path, _nothing_to_read):
+    for plate in recognise_plates(by_path, _nothing_to_read, formats=formats):
         for path, at in plate.images.items():
             file = by_path.pop(path, None)
             if file is not None:

@@ -85,6 +85,8 @@ class Contents:
         tiers.owner.spare = self._give_back
         tiers.owner.warmth = self._warmth
         self._unsettled: set[Node] = set()
+        self.last_used = 0.0
+        """When a program last asked for bytes (`time.monotonic`)."""
 
     # --- handles
 
@@ -153,6 +155,7 @@ class Contents:
         StoredDataDamaged
             The store's copy is missing or does not match its digest.
         """
+        self.last_used = time.monotonic()
         node = handle.node
         if handle.noticed:
             note_access(node)
@@ -266,6 +269,7 @@ class Contents:
         """Write all of `data` at `offset`."""
         if not handle.writable:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self.last_used = time.monotonic()
         node = handle.node
         while not node.dirty:
             await self._copy_up(node, None)
