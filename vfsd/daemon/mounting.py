@@ -130,10 +130,10 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
         )
 
     async def store_some(inodes: Collection[int]) -> FlushResult:
-        return await flush_tree(stack.tree, only=inodes, formats=formats)
+        return await flush_tree(stack.tree, only=inodes, formats=formats, levels=options.levels)
 
     async def store_of_source(paths: Sequence[bytes]) -> FlushResult:
-        return await flush_tree(stack.tree, paths=paths, only=(), ingest=True, formats=formats)
+        return await flush_tree(stack.tree, paths=paths, only=(), ingest=True, formats=formats, levels=options.levels)
 
     async def store_file(path: bytes, ingest: bool) -> None:
         await flush_tree(stack.tree, paths=[path], ingest=ingest, formats=formats, levels=options.levels)

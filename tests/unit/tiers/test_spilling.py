@@ -229,7 +229,8 @@ def test_a_spill_that_fails_leaves_the_bytes_in_ram_and_is_tried_again(
 
         def is_over() -> bool:
             tiers.files.room.tell()  # as a file that goes would
-            return tiers.files.spiller.problem is None and not tiers.files.room.must_spill()
+            spiller = tiers.files.spiller
+            return spiller.problem is None and not spiller.running and not tiers.files.room.must_spill()
 
         await until(is_over)
         for index, file in enumerate(files):
