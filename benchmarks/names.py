@@ -190,7 +190,8 @@ def add_ceiling(report: Report, name: str, unit: str, ours: float, peer: float, 
 
 
 def measure_scale(work: Path, many: int, calls: int, rounds: int, report: Report) -> None:
-    """The same operations among few names and among many, in turn."""
+    """The same operations among few names and among many, in turn; no name is looked at twice, nor known to the kernel."""
+    calls = min(calls, FEW_NAMES)
     folders = {count: work / f"names-{count}" for count in (FEW_NAMES, many)}
     for count, source in folders.items():
         (source / "plate").mkdir(parents=True)
@@ -201,13 +202,13 @@ def measure_scale(work: Path, many: int, calls: int, rounds: int, report: Report
     for _ in range(rounds):
         for count, source in folders.items():
             mountpoint = work / f"mnt-{count}"
-            known = choice.choices(plate_names(count), k=calls) if count < calls else []
-            known = known or choice.sample(plate_names(count), k=calls)
+            known = choice.sample(plate_names(count), k=calls)
             with mounted(source, mountpoint) as pid:
                 before = resident_bytes(pid)
                 os.listdir(mountpoint / "plate")
                 if count == many:
                     growth.append((resident_bytes(pid) - before) / count)
+                time.sleep(EXPIRY_SECONDS)
                 found[count].append(operate(mountpoint / "plate", known, calls, pid))
     for operation in OPERATIONS:
         few, lots = ([one[operation] for one in found[count]] for count in folders)
