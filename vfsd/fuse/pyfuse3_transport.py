@@ -36,7 +36,7 @@ MIN_TASKS = 16
 READ_AHEAD_KB = 1024
 
 # What the first argument of a handler is, where it is no inode: a file's handle, a listing's; or the directory of a name.
-_ON_HANDLES = ("read", "write", "flush", "release", "fsync")
+_ON_HANDLES = ("read", "write", "release", "fsync")
 _ON_LISTINGS = ("readdir", "releasedir", "fsyncdir")
 _ON_NAMES = ("lookup", "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "create")
 
@@ -267,9 +267,10 @@ class _Operations(pyfuse3.Operations):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         return await self._contents.write(self._files[fh], off, buf)
 
-    @answers("flush")
     async def flush(self, fh: int) -> None:
-        """Every close: what was written is in a tier file already."""
+        """Every close: what was written is in a tier file already. The kernel takes this answer as success, and for an
+        order never to ask again (fs/fuse/file.c, fuse_flush): a request less for each file that is opened."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
 
     @answers("release")
     async def release(self, fh: int) -> None:

@@ -30,7 +30,8 @@ LOG_SUFFIX = "-changes"
 # SQLite's log is copied back into the database when it has grown to this, on a thread: an automatic checkpoint would stall
 # one change in a few hundred for milliseconds.
 CHECKPOINT_BYTES = 32 << 20
-SCHEMA_VERSION = 1
+# 2: the newest changes are in a log beside the database, which an older vfsd would not look for.
+SCHEMA_VERSION = 2
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (
