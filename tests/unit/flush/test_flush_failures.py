@@ -142,16 +142,16 @@ def test_planes_that_do_not_rebuild_are_stored_as_a_plain_file(tmp_path: Path, m
 
 def test_plain_file_that_does_not_read_back_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path)
-    write = writing.write_all
+    write = writing.write_around_holes
 
-    def wrong(fd: int, data: bytes | memoryview) -> None:
-        write(fd, bytes(data).replace(b"good", b"evil"))
+    def wrong(fd: int, data: bytes | memoryview, offset: int) -> None:
+        write(fd, memoryview(bytes(data).replace(b"good", b"evil")), offset)
 
     async def run() -> None:
         async with bench.mounted() as session:
             await session.write_all({b"a": b"good", b"b": b"fine"})
             with monkeypatch.context() as patch:
-                patch.setattr(writing, "write_all", wrong)
+                patch.setattr(writing, "write_around_holes", wrong)
                 result = await session.flush()
             assert [kept.path for kept in result.kept] == [b"a"]
             assert await session.read(b"a") == b"good"
