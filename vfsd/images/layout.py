@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from vfsd.images.directory import BEYOND_END, NotRebuildable
-from vfsd.images.strips import StripCoding
+from vfsd.images.strips import MAX_STRIP, StripCoding
 
 __all__ = [
     "NotRebuildable",
@@ -140,6 +140,9 @@ class PageLayout:
     def _check_strips(self, coding: StripCoding) -> None:
         if not 1 <= coding.rows <= self.height or self.nbytes == 0:
             raise NotRebuildable("strips that are not the size of the image")
+        # bounds what a read of a strip takes, and with the number of strips the plane
+        if coding.rows * self.width * self.row_samples * self.dtype.itemsize > MAX_STRIP:
+            raise NotRebuildable("strips that are too large")
         bands = self.samples if self.planar else 1
         strips = bands * -(-self.height // coding.rows)
         if not len(self.segments) == len(coding.gaps) == strips or any(s.length <= 0 for s in self.segments):

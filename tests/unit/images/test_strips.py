@@ -220,6 +220,10 @@ def test_layouts_that_do_not_hold() -> None:
     ):
         with pytest.raises(NotRebuildable):
             PageLayout(height, 4, 1, np.dtype("<u2"), tuple(segments), False, StripCoding(1, 4, gaps))
+    with pytest.raises(NotRebuildable, match="too large"):
+        PageLayout(2**60, 2**61, 1, np.dtype("<u2"), (Segment(8, 10),), False, StripCoding(1, 2**60, (b"\0\0",)))
+    with pytest.raises(NotRebuildable, match="too large"):
+        PageLayout(25, 2**31, 2**31, np.dtype("<f8"), (Segment(8, 10),) * 25, False, StripCoding(1, 1, (b"\0\0",) * 25))
     for bad in ((3, 4, (b"\0\0",)), (1, 0, (b"\0\0",)), (1, 4, (b"\0",)), (1, 4, (b"",))):
         with pytest.raises(NotRebuildable):
             StripCoding(*bad)
