@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("demo_plate", "lzw", "levels", "read_through", "names", "flush")
+BENCHMARKS = ("demo_plate", "lzw", "levels", "read_through", "names", "policy", "tiers", "flush")
 
 
 def main() -> int:

@@ -112,8 +112,46 @@ def _in_full(facts: Mapping[str, Any]) -> Iterator[str]:
     for name, value in rows:
         if value is not None:
             yield f"{name:<13} {value}"
+    if facts.get("pressure"):
+        yield from _pressure(facts)
     if facts["tiers"]:
         yield from tier_table(facts["tiers"])
+
+
+# What sets the RAM tier's limit, in a reader's words.
+CAUSES = {
+    "budget": "its budget",
+    "memory": "little memory is left on this machine",
+    "cgroup": "the control group's limit is near",
+    "stalls": "programs stall for memory",
+    "tmpfs": "its tmpfs is nearly full",
+}
+
+
+def _pressure(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What presses and what is done about it; trouble only where there is any."""
+    from vfsd.daemon.sizes import format_count, format_size
+
+    pressure, streaming = facts["pressure"], facts.get("streaming") or {}
+    cause = CAUSES.get(pressure["cause"], pressure["cause"])
+    lines = [("RAM", f"{pressure['state']}; may hold {format_size(pressure['ram_limit'])} ({cause})")]
+    if pressure["spilled_files"]:
+        count = format_count(pressure["spilled_files"], "file")
+        lines.append(("spilled", f"{count}, {format_size(pressure['spilled_bytes'])}"))
+    if pressure["problem"]:
+        lines.append(("trouble", f"spilling to the cache fails: {pressure['problem']}"))
+    if pressure["cache_overdrawn"]:
+        lines.append(("cache", "holds more than it was given, as what is being written cannot be stored yet"))
+    if streaming:
+        stored = f", {format_count(streaming['files'], 'file')} so far" if streaming["files"] else ""
+        lines.append(("streaming", f"beyond {format_size(streaming['stream_above'])} of new data{stored}"))
+    if streaming.get("problem"):
+        lines.append(("trouble", f"storing during the mount fails: {streaming['problem']}"))
+    if facts.get("ingesting"):
+        ingesting = facts["ingesting"]
+        lines.append(("ingesting", f"{format_count(ingesting['files'], 'file')} done, {ingesting['left']:,} left"))
+    for name, value in lines:
+        yield f"{name:<13} {value}"
 
 
 def tier_table(tiers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import os
 import resource
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vfsd.daemon")
 
+_M_ARENA_MAX = -8
 # As many names of lost files as a person reads in a terminal; the log has them all.
 LOST_NAMED = 5
 
@@ -41,6 +44,7 @@ def run_mount(options: MountOptions, reporter: Reporter) -> int:
         options = replace(options, transport=choose_transport(options.transport))
         layout = plan_layout(options, reporter)
         raise_descriptor_limit()
+        share_arenas()
         stack = open_stack(layout, options, reporter)
     except Exception as error:
         code, text = describe_error(error)
@@ -91,6 +95,15 @@ def plan_layout(options: MountOptions, reporter: Reporter) -> Layout:
         may_coincide=[frozenset({"source", "mount point"})],
     )
     return layout
+
+
+def share_arenas() -> None:
+    """Let glibc's malloc keep two pools of memory instead of one for each thread (mallopt(3)).
+
+    What a thread of the flush or the spiller frees stays in its pool: measured with images of 8 MiB, 190 MB instead of 130.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library has no such pools
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def raise_descriptor_limit() -> None:
