@@ -1,13 +1,14 @@
-"""Blosc frames and Zarr shards: bytes in, bytes out.
+"""Blosc frames, Zarr shards, LZW strips and halved planes: bytes in, bytes out.
 
 What it is for: compressing a plane into a Blosc frame and decoding it again, whole or in part, straight
 into a buffer of the caller's; writing the frames of many planes into one Zarr v3 shard and finding them
-there.
+there; decoding a TIFF's LZW strips and encoding them code for code (`vfsd.codec.lzw`); making a plane half
+as large (`vfsd.codec.halve`).
 
 What it promises: a frame decodes to exactly the bytes that went in, or `FrameError`; a shard's index is
-checked before an entry of it is believed, or `ShardError`. Both hold for any bytes at all: nothing here
-reads or writes outside the buffers given, allocates more than a few blocks beside them, or runs longer than
-linear time.
+checked before an entry of it is believed, or `ShardError`; a strip is decoded to its size, or `LzwError`. All
+hold for any bytes at all: nothing here reads or writes outside the buffers given, allocates more than a few
+blocks beside them, or runs longer than linear time.
 
 What it never does: open, name, rename, sync or delete a file; know what a plane, a plate or a store is;
 keep a cache. It imports numcodecs only when something is compressed, or decoded that is not LZ4.
