@@ -15,9 +15,9 @@ import os
 import re
 from typing import final
 
-from vfsd.plates.harmony_index import read_index
+from vfsd.plates.harmony_index import facts_of_images, read_index
 from vfsd.plates.instrument import Listing
-from vfsd.plates.metadata import MetadataReader
+from vfsd.plates.metadata import MetadataReader, parse_once
 from vfsd.plates.model import PlateFacts, PlatePosition
 from vfsd.plates.naming import (
     MAX_CHANNEL,
@@ -83,14 +83,15 @@ class Harmony:
         if not isinstance(path, bytes):
             group.facts = PlateFacts(channels=group.channels(lambda number: None))
             return
-        by_name = {split_path(image)[1].lower(): (image, at) for image, at in group.images.items()}
-        index, problem = read_index(metadata.pieces(path), lambda name: by_name.get(os.fsencode(name).lower()))
+        by_name = {os.fsdecode(split_path(image)[1]).lower(): (image, at) for image, at in group.images.items()}
+        index = parse_once("harmony", lambda: metadata.pieces(path), read_index)
+        images, problem = facts_of_images(index, by_name), index.problem
         reason = f"it is the plate's index; {index.listed} images are listed, {len(by_name)} are here"
         if problem is not None:
             reason = f"it is the plate's index, and not fully understood: {problem}"
             group.notes.append(f"{text_of(path)}: {problem}; what stands before is believed")
-        if index.wrong:
-            said = f"file names contradict it and are believed: {index.wrong} images, first {index.first_wrong}"
+        if images.wrong:
+            said = f"file names contradict it and are believed: {images.wrong} images, first {images.first_wrong}"
             reason += f"; {said}"
             group.notes.append(f"{text_of(path)}: {said}")
         rows, columns = index.rows, index.columns
@@ -110,12 +111,12 @@ class Harmony:
             columns=columns,
             channels=group.channels(index.channels.get),
             pixel_size_um=index.pixel_size_um,
-            z_step_um=index.z_step_um,
+            z_step_um=images.z_step_um,
             name=index.name,
-            time_step_s=index.time_step_s,
+            time_step_s=images.time_step_s,
             started=index.started,
-            stage_um=index.stage_um,
-            taken_at=index.taken_at,
+            stage_um=images.stage_um,
+            taken_at=images.taken_at,
         )
 
     def reason(self, path: bytes) -> str:

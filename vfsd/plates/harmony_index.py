@@ -2,14 +2,14 @@
 
 Versions differ in namespace, mark and order, and in where facts stand: up to version 5 in each `Image`, later those
 of a channel once in a `Map`'s `Entry`. Both are read alike. It may list images that were never written. It is
-streamed: what is kept is bounded by the images that are asked for.
+streamed: what is kept is some hundred bytes an image, of at most `MAX_IMAGES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import NamedTuple, final
 
 from vfsd.plates import facts
 from vfsd.plates.model import MAX_COLUMNS, MAX_ROWS, ChannelFacts, FieldKey, PlatePosition
@@ -32,11 +32,24 @@ _TRANSMITTED = frozenset({"brightfield", "phase", "digitalphasecontrast"})
 # Positions and times of this many planes settle what a step is.
 _PLANES_FOR_STEPS = 4096
 
+# A plate of 1536 wells, nine fields and eighteen planes each; images beyond are counted only.
+MAX_IMAGES = 250_000
+
+
+class IndexedImage(NamedTuple):
+    """One image of an index: row and column from 0, field, channel, plane; and what is known of it."""
+
+    said: tuple[int | None, ...]
+    taken_at: str | None
+    stage_um: tuple[float, float] | None
+    height_um: float | None
+    offset_s: float | None
+
 
 @final
 @dataclass(slots=True)
 class HarmonyIndex:
-    """What an index says of the images that were asked for; None and empty where it says nothing true."""
+    """What an index says; None and empty where it says nothing true. `images` are by file name in lower case."""
 
     rows: int | None = None
     columns: int | None = None
@@ -44,52 +57,74 @@ class HarmonyIndex:
     started: str | None = None
     pixel_size_um: tuple[float, float] | None = None
     channels: dict[int, ChannelFacts] = field(default_factory=dict)
+    images: dict[str, IndexedImage] = field(default_factory=dict)
+    listed: int = 0
+    problem: str | None = None
+
+
+@final
+@dataclass(slots=True)
+class ImageFacts:
+    """What an index says of images that are there."""
+
     stage_um: dict[FieldKey, tuple[float, float]] = field(default_factory=dict)
     taken_at: dict[bytes, str] = field(default_factory=dict)
     z_step_um: float | None = None
     time_step_s: float | None = None
-    listed: int = 0
     wrong: int = 0
     first_wrong: str = ""
 
 
-def read_index(
-    pieces: Iterable[bytes], find: Callable[[str], tuple[bytes, PlatePosition] | None]
-) -> tuple[HarmonyIndex, str | None]:
-    """Read an index.
-
-    Parameters
-    ----------
-    find : callable
-        The file name of an image → its path and position by its name, or None where it is not asked for.
-
-    Returns
-    -------
-    HarmonyIndex, str or None
-        What it says; and why it says no more, where it is damaged.
-    """
-    reading = _Reading(find)
+def read_index(pieces: Iterable[bytes]) -> HarmonyIndex:
+    """Read an index; where it is damaged, `problem` says why it says no more."""
+    reading = _Reading()
     problem = None
     try:
         read_xml(pieces, reading.start, reading.end, texts=_PLATE | _CHANNEL | _IMAGE)
     except XmlError as error:
         problem = str(error)
-    return reading.finish(), problem
+    index = reading.finish()
+    index.problem = problem
+    return index
+
+
+def facts_of_images(index: HarmonyIndex, images: Mapping[str, tuple[bytes, PlatePosition]]) -> ImageFacts:
+    """What an index says of images, given as file name in lower case → path and position by its name."""
+    found = ImageFacts()
+    heights: dict[tuple[FieldKey, int, int], dict[int, float]] = {}
+    times: dict[tuple[FieldKey, int, int], dict[int, float]] = {}
+    for number, (name, (path, at)) in enumerate(images.items()):
+        image = index.images.get(name)
+        if image is None:
+            continue
+        named = (at.row, at.column, at.field, at.channel, at.z)
+        if any(a is not None and a != b for a, b in zip(image.said, named, strict=True)):
+            found.wrong += 1
+            found.first_wrong = found.first_wrong or name
+            continue
+        if image.taken_at is not None:
+            found.taken_at[path] = image.taken_at
+        if image.stage_um is not None:
+            found.stage_um.setdefault(at.field_key, image.stage_um)
+        if number < _PLANES_FOR_STEPS:
+            if image.height_um is not None:
+                heights.setdefault((at.field_key, at.channel, at.time), {}).setdefault(at.z, image.height_um)
+            if image.offset_s is not None:
+                times.setdefault((at.field_key, at.channel, at.z), {}).setdefault(at.time, image.offset_s)
+    found.z_step_um = next(filter(None, map(facts.step_between, heights.values())), None)
+    found.time_step_s = next(filter(None, map(facts.step_between, times.values())), None)
+    return found
 
 
 @final
 class _Reading:
-    def __init__(self, find: Callable[[str], tuple[bytes, PlatePosition] | None]) -> None:
-        self._find = find
+    def __init__(self) -> None:
         self._index = HarmonyIndex()
         self._inside = ""
         self._entry_channel: int | None = None
         self._values: dict[str, str] = {}
         self._units: dict[str, str] = {}
         self._channels: dict[int, dict[str, tuple[str, str | None]]] = {}
-        self._heights: dict[tuple[FieldKey, int, int], dict[int, float]] = {}
-        self._times: dict[tuple[FieldKey, int, int], dict[int, float]] = {}
-        self._planes = 0
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         if name in ("Image", "Entry", "Plate"):
@@ -131,38 +166,26 @@ class _Reading:
         if "URL" not in values:
             return  # the list of a well's images has the same element
         index.listed += 1
-        found = self._find(values["URL"].replace("\\", "/").rpartition("/")[2])
-        if found is None:
+        channel = facts.whole(values.get("ChannelID"), MAX_CHANNEL)
+        self._take_channel(channel)
+        if len(index.images) >= MAX_IMAGES:
             return
-        path, position = found
-        said = (
-            _minus_one(values.get("Row")),
-            _minus_one(values.get("Col")),
-            facts.whole(values.get("FieldID"), MAX_NUMBER),
-            facts.whole(values.get("ChannelID"), MAX_CHANNEL),
-            facts.whole(values.get("PlaneID"), MAX_NUMBER),
-        )
-        named = (position.row, position.column, position.field, position.channel, position.z)
-        if any(a is not None and a != b for a, b in zip(said, named, strict=True)):
-            index.wrong += 1
-            index.first_wrong = index.first_wrong or values["URL"]
-            return
-        self._take_channel(position.channel)
-        when = facts.timestamp(values.get("AbsTime"))
-        if when is not None:
-            index.taken_at[path] = when
         x, y, z = (self._length(axis) for axis in ("PositionX", "PositionY", "PositionZ"))
-        if x is not None and y is not None:
-            index.stage_um.setdefault(position.field_key, (-y, x))
-        if self._planes < _PLANES_FOR_STEPS:
-            self._planes += 1
-            if z is not None:
-                stack = (position.field_key, position.channel, position.time)
-                self._heights.setdefault(stack, {}).setdefault(position.z, z)
-            offset = facts.seconds(values.get("MeasurementTimeOffset"), self._units.get("MeasurementTimeOffset"))
-            if offset is not None:
-                series = (position.field_key, position.channel, position.z)
-                self._times.setdefault(series, {}).setdefault(position.time, offset)
+        image = IndexedImage(
+            (
+                _minus_one(values.get("Row")),
+                _minus_one(values.get("Col")),
+                facts.whole(values.get("FieldID"), MAX_NUMBER),
+                channel,
+                facts.whole(values.get("PlaneID"), MAX_NUMBER),
+            ),
+            facts.timestamp(values.get("AbsTime")),
+            (-y, x) if x is not None and y is not None else None,
+            z,
+            facts.seconds(values.get("MeasurementTimeOffset"), self._units.get("MeasurementTimeOffset")),
+        )
+        name = values["URL"].replace("\\", "/").rpartition("/")[2].lower()
+        index.images.setdefault(name, image)
 
     def _length(self, name: str) -> float | None:
         value = facts.stage_um(self._values.get(name), self._units.get(name), default="m")
@@ -180,8 +203,6 @@ class _Reading:
             )
             if index.pixel_size_um is None and y is not None and x is not None:
                 index.pixel_size_um = (round(y, 9), round(x, 9))
-        index.z_step_um = next(filter(None, map(facts.step_between, self._heights.values())), None)
-        index.time_step_s = next(filter(None, map(facts.step_between, self._times.values())), None)
         return index
 
 
