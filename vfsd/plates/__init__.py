@@ -4,7 +4,9 @@
 `instrument.Instrument`; most are a scheme of names (`scheme.NameScheme`) and read metadata through
 `metadata.MetadataReader` and `xml_stream`. Ours are listed in `registry`; other packages add theirs as entry points of
 the group `vfsd.plates`. What is found are the plain values of `model`. `demo` writes a simulated plate and is
-imported only by who wants one. Nothing here keeps state, takes a lock or opens an image.
+imported only by who wants one. Nothing here takes a lock
+or opens an image; kept between calls are only which instruments there are, and the last large documents that were
+parsed, by their digest.
 """
 
 from vfsd.plates.colours import colour_of_light

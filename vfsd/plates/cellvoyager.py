@@ -14,9 +14,17 @@ import os
 import re
 from typing import final
 
-from vfsd.plates.cellvoyager_metadata import Detail, Records, Settings, read_detail, read_records, read_settings
+from vfsd.plates.cellvoyager_metadata import (
+    Detail,
+    RecordedFacts,
+    Settings,
+    facts_of_images,
+    read_detail,
+    read_records,
+    read_settings,
+)
 from vfsd.plates.instrument import Listing
-from vfsd.plates.metadata import MetadataReader
+from vfsd.plates.metadata import MetadataReader, parse_once
 from vfsd.plates.model import PlateFacts, PlatePosition
 from vfsd.plates.naming import (
     MAX_CHANNEL,
@@ -88,7 +96,7 @@ class CellVoyager:
     def describe(self, group: PlateGroup, metadata: MetadataReader) -> None:
         found = group.metadata
         assert isinstance(found, dict)
-        detail, records, settings = Detail(), Records(), Settings()
+        detail, recorded, settings = Detail(), RecordedFacts(), Settings()
         if _DETAIL in found:
             detail, problem = read_detail(metadata.pieces(found[_DETAIL]))
             _say(group, found[_DETAIL], problem)
@@ -100,7 +108,7 @@ class CellVoyager:
             settings, problem = read_settings(metadata.pieces(found[b".mes"]))
             _say(group, found[b".mes"], problem)
         if _RECORDS in found:
-            records = self._read_records(group, metadata, found[_RECORDS])
+            recorded = self._read_records(group, metadata, found[_RECORDS])
         rows, columns = detail.rows, detail.columns
         if rows is not None and columns is not None:
             outside = [at for at in group.images.values() if at.row >= rows or at.column >= columns]
@@ -113,31 +121,32 @@ class CellVoyager:
             columns=columns,
             channels=group.channels(settings.channels.get),
             pixel_size_um=detail.pixel_size_um,
-            z_step_um=records.z_step_um or settings.z_step_um,
+            z_step_um=recorded.z_step_um or settings.z_step_um,
             time_points=detail.time_points,
             z_steps=detail.z_steps,
             name=detail.name or text_of(group.spelled),
             started=detail.started,
-            stage_um=records.stage_um,
-            taken_at=records.taken_at,
+            stage_um=recorded.stage_um,
+            taken_at=recorded.taken_at,
         )
 
-    def _read_records(self, group: PlateGroup, metadata: MetadataReader, path: bytes) -> Records:
-        by_name = {split_path(image)[1].lower(): (image, at) for image, at in group.images.items()}
-        records, problem = read_records(metadata.pieces(path), lambda name: by_name.get(os.fsencode(name).lower()))
-        _say(group, path, problem)
-        if problem is None and path in group.documents:
+    def _read_records(self, group: PlateGroup, metadata: MetadataReader, path: bytes) -> RecordedFacts:
+        by_name = {os.fsdecode(split_path(image)[1]).lower(): (image, at) for image, at in group.images.items()}
+        records = parse_once("cellvoyager", lambda: metadata.pieces(path), read_records)
+        recorded = facts_of_images(records, by_name)
+        _say(group, path, records.problem)
+        if records.problem is None and path in group.documents:
             group.others[path] = (
                 f"it is the plate's metadata; {records.listed} images are listed, {len(by_name)} are here"
             )
         if records.errors:
             group.notes.append(f"{text_of(path)}: {records.errors} records of errors, first: {records.first_error}")
-        if records.wrong:
+        if recorded.wrong:
             group.notes.append(
-                f"{text_of(path)}: file names contradict it and are believed: {records.wrong} images, "
-                f"first {records.first_wrong}"
+                f"{text_of(path)}: file names contradict it and are believed: {recorded.wrong} images, "
+                f"first {recorded.first_wrong}"
             )
-        return records
+        return recorded
 
     def reason(self, path: bytes) -> str:
         file_name = split_path(path)[1]

@@ -1,6 +1,7 @@
 """Yokogawa's metadata: MeasurementData.mlf (a record an image), MeasurementDetail.mrf (the plate), *.mes (the protocol).
 
-All three are XML with attributes; they are streamed, and what is kept is bounded by the images that are asked for.
+All three are XML with attributes; they are streamed, and what is kept is some hundred bytes an image, of at most
+`MAX_IMAGES`.
 Records of errors name no image; they are counted. Stage positions are relative to the middle of the well, y upwards.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import NamedTuple, final
 
 from vfsd.plates import facts
 from vfsd.plates.model import MAX_COLUMNS, MAX_ROWS, ChannelFacts, FieldKey, PlatePosition
@@ -17,18 +18,39 @@ from vfsd.plates.xml_stream import XmlError, read_xml
 
 _STACKS_FOR_STEPS = 64
 
+# A plate of 1536 wells, nine fields and eighteen planes each; records beyond are counted only.
+MAX_IMAGES = 250_000
+
+
+class Record(NamedTuple):
+    """One image's record: row, column, field, time, z, channel; and what is known of it."""
+
+    said: tuple[int | None, ...]
+    taken_at: str | None
+    stage_um: tuple[float, float] | None
+    height_um: float | None
+
 
 @final
 @dataclass(slots=True)
 class Records:
-    """What MeasurementData.mlf says of the images that were asked for."""
+    """What MeasurementData.mlf says; `images` are by file name in lower case."""
+
+    images: dict[str, Record] = field(default_factory=dict)
+    listed: int = 0
+    errors: int = 0
+    first_error: str = ""
+    problem: str | None = None
+
+
+@final
+@dataclass(slots=True)
+class RecordedFacts:
+    """What the records say of images that are there."""
 
     stage_um: dict[FieldKey, tuple[float, float]] = field(default_factory=dict)
     taken_at: dict[bytes, str] = field(default_factory=dict)
     heights: dict[tuple[FieldKey, int, int], dict[int, float]] = field(default_factory=dict)
-    listed: int = 0
-    errors: int = 0
-    first_error: str = ""
     wrong: int = 0
     first_wrong: str = ""
 
@@ -62,10 +84,8 @@ class Settings:
     z_step_um: float | None = None
 
 
-def read_records(
-    pieces: Iterable[bytes], find: Callable[[str], tuple[bytes, PlatePosition] | None]
-) -> tuple[Records, str | None]:
-    """Read the records; `find` gives path and position of an image's file name, if it is asked for."""
+def read_records(pieces: Iterable[bytes]) -> Records:
+    """Read the records; where they are damaged, `problem` says why they say no more."""
     records = Records()
     held: dict[str, str] = {}
 
@@ -82,36 +102,44 @@ def read_records(
             records.first_error = records.first_error or (facts.shown_name(text) or "")
             return
         records.listed += 1
-        found = find(text)
-        if found is not None:
-            _take_record(records, *found, held, text)
+        if len(records.images) < MAX_IMAGES:
+            records.images.setdefault(text.lower(), _record(held))
 
-    problem = _read(pieces, start, end, frozenset({"MeasurementRecord"}))
-    return records, problem
+    records.problem = _read(pieces, start, end, frozenset({"MeasurementRecord"}))
+    return records
 
 
-def _take_record(records: Records, path: bytes, at: PlatePosition, held: Mapping[str, str], text: str) -> None:
-    said = (
-        (held.get("Row"), at.row + 1),
-        (held.get("Column"), at.column + 1),
-        (held.get("FieldIndex"), at.field),
-        (held.get("TimePoint"), at.time),
-        (held.get("ZIndex"), at.z),
-        (held.get("Ch"), at.channel),
-    )
-    if any(facts.whole(value, MAX_NUMBER) not in (None, named) for value, named in said):
-        records.wrong += 1
-        records.first_wrong = records.first_wrong or text
-        return
+def _record(held: Mapping[str, str]) -> Record:
     x, y, z = (facts.stage_um(held.get(axis)) for axis in ("X", "Y", "Z"))
-    if x is not None and y is not None:
-        records.stage_um.setdefault(at.field_key, (-y, x))
-    when = facts.timestamp(held.get("Time"))
-    if when is not None:
-        records.taken_at[path] = when
-    stack = (at.field_key, at.channel, at.time)
-    if z is not None and (stack in records.heights or len(records.heights) < _STACKS_FOR_STEPS):
-        records.heights.setdefault(stack, {}).setdefault(at.z, z)
+    said = (held.get(part) for part in ("Row", "Column", "FieldIndex", "TimePoint", "ZIndex", "Ch"))
+    return Record(
+        tuple(facts.whole(value, MAX_NUMBER) for value in said),
+        facts.timestamp(held.get("Time")),
+        (-y, x) if x is not None and y is not None else None,
+        z,
+    )
+
+
+def facts_of_images(records: Records, images: Mapping[str, tuple[bytes, PlatePosition]]) -> RecordedFacts:
+    """What the records say of images, given as file name in lower case → path and position by its name."""
+    found = RecordedFacts()
+    for name, (path, at) in images.items():
+        record = records.images.get(name)
+        if record is None:
+            continue
+        named = (at.row + 1, at.column + 1, at.field, at.time, at.z, at.channel)
+        if any(a is not None and a != b for a, b in zip(record.said, named, strict=True)):
+            found.wrong += 1
+            found.first_wrong = found.first_wrong or name
+            continue
+        if record.stage_um is not None:
+            found.stage_um.setdefault(at.field_key, record.stage_um)
+        if record.taken_at is not None:
+            found.taken_at[path] = record.taken_at
+        stack = (at.field_key, at.channel, at.time)
+        if record.height_um is not None and (stack in found.heights or len(found.heights) < _STACKS_FOR_STEPS):
+            found.heights.setdefault(stack, {}).setdefault(at.z, record.height_um)
+    return found
 
 
 def read_detail(pieces: Iterable[bytes]) -> tuple[Detail, str | None]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from plate_listings import holding, only_plate, plates_in
 
-from vfsd.plates import recognise_plates, xml_stream
+from vfsd.plates import harmony_index, recognise_plates, xml_stream
 from vfsd.plates.metadata import PIECE
 from vfsd.plates.xml_stream import MAX_DEPTH, MAX_TOKEN, XmlError, read_xml
 
@@ -171,6 +172,28 @@ def test_a_large_index_is_streamed() -> None:
     assert "10001 images are listed, 1 are here" in plate.others[b"Images/Index.idx.xml"]
     assert largest <= 1 << 20
     assert peak < 16 << 20
+
+
+def test_a_large_document_is_parsed_once_for_many_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = 0
+    parse = xml_stream.read_xml
+
+    def counting(*arguments: Any, **options: Any) -> None:
+        nonlocal parsed
+        parsed += 1
+        parse(*arguments, **options)
+
+    monkeypatch.setattr(harmony_index, "read_xml", counting)
+    image = b"<Image><URL>%s</URL><Row>1</Row><Col>1</Col><AbsTime>2031-01-0%dT00:00:00</AbsTime></Image>"
+    names = [b"r01c01f%02dp01-ch1sk1fk1fl1.tiff" % n for n in range(1, 6)]
+    text = b"<D>" + b"".join(image % (name, n) for n, name in enumerate(names, 1)) + b"</D>"
+    for name in names:
+        plate = only_plate([b"Images/" + name], {b"Images/Index.xml": text})
+        assert len(plate.facts.taken_at) == 1
+    assert parsed == 1
+    other = only_plate([b"Images/" + names[0]], {b"Images/Index.xml": text.replace(b"2031", b"2032")})
+    assert other.facts.taken_at == {b"Images/" + names[0]: "2032-01-01T00:00:00"}
+    assert parsed == 2
 
 
 @given(st.sampled_from(READERS), st.binary(max_size=300))

@@ -158,7 +158,7 @@ def test_records_of_errors_are_counted_and_said() -> None:
     plate = only_plate([name.encode()], {b"MeasurementData.mlf": records.encode()})
     assert plate.notes == (
         "MeasurementData.mlf: 2 records of errors, first: Autofocus failed",
-        f"MeasurementData.mlf: file names contradict it and are believed: 1 images, first {name}",
+        f"MeasurementData.mlf: file names contradict it and are believed: 1 images, first {name.lower()}",
     )
     assert plate.facts.stage_um == {}
 
