@@ -183,6 +183,9 @@ def append(side: Side, path: bytes, data: bytes) -> None:
 
 
 def truncate(side: Side, path: bytes, size: int) -> None:
+    """Not what is empty to nothing: ext4 moves the times then, and tmpfs does not."""
+    if size == 0 and stat.S_ISREG(_mode_of(side.at(path))) and os.stat(side.at(path)).st_size == 0:
+        return
     os.truncate(side.at(path), size)
 
 
@@ -274,7 +277,7 @@ def lseek(side: Side, slot: int, offset: int, whence: int) -> int:
 def skips_only_zeros(side: Side, slot: int, offset: int) -> bool:
     """What SEEK_DATA leaps over holds nothing; how much it leaps over is the file system's own business."""
     fd = side.files[slot]
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    if not stat.S_ISREG(os.fstat(fd).st_mode) or _how_opened(fd) & os.O_ACCMODE == os.O_WRONLY:
         return True
     size, here = os.fstat(fd).st_size, os.lseek(fd, 0, os.SEEK_CUR)
     try:
@@ -288,19 +291,22 @@ def skips_only_zeros(side: Side, slot: int, offset: int) -> bool:
     return data >= min(offset, size) and not any(read_all(fd, max(0, data - offset), offset))
 
 
+def _how_opened(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_APPEND)
+
+
 def ftruncate(side: Side, slot: int, size: int) -> None:
     os.ftruncate(side.files[slot], size)
 
 
 def fallocate(side: Side, slot: int, offset: int, size: int) -> None:
-    """Where it makes a file longer: pyfuse3 has no fallocate, the C library writes zeros instead and, within a file, nothing."""
+    """Where it makes a file longer: pyfuse3 has no fallocate, the C library writes zeros instead and, within a file, nothing.
+
+    For that it reads, and refuses what appends.
+    """
     fd = side.files[slot]
     found = os.fstat(fd)
-    if (
-        stat.S_ISREG(found.st_mode)
-        and offset + size > found.st_size
-        and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
-    ):
+    if stat.S_ISREG(found.st_mode) and offset + size > found.st_size and _how_opened(fd) == os.O_RDWR:
         os.posix_fallocate(fd, offset, size)
 
 

@@ -130,6 +130,10 @@ class Witness:
         self._count_folders = counts_folders(plain.root)
         self._ctimes: dict[tuple[int, int], tuple[int, int]] = {}
 
+    def forget_change_times(self) -> None:
+        """After a crash: then a ctime is that of the last record or of the bytes, and may go back by less than a tick."""
+        self._ctimes.clear()
+
     def compare_path(self, path: bytes, *, contents: bool) -> None:
         """One path on both sides."""
         mount = look_at(self._mount.at(path), contents=contents, count_folders=self._count_folders)

@@ -429,6 +429,7 @@ class TwinMachine(RuleBasedStateMachine):
     def kill_and_mount_again(self) -> None:
         self.close_all()
         self.unnoticed("kill_and_mount_again")
+        self.witness.forget_change_times()
         self.look()
 
     @rule(place=THERE, tier=TIERS)

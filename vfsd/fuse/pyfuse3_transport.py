@@ -299,7 +299,7 @@ class _Operations(pyfuse3.Operations):
             atime=attr.st_atime_ns if fields.update_atime else None,
             mtime=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._entry(await self._attributes.setattr(inode, changes, by_handle=fh is not None))
+        return self._entry(await self._attributes.setattr(inode, changes))
 
     @answers("statfs")
     async def _statfs(self, inode: int) -> pyfuse3.StatvfsData:

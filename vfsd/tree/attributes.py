@@ -103,12 +103,8 @@ class AttributeOperations:
         await self._layers.revalidate_file(node)
         return node.attributes()
 
-    async def setattr(self, ino: int, changes: Changes, *, by_handle: bool = False) -> Attributes:
-        """Change size, then mode, owner and times; answers what `stat` shows then.
-
-        ctime moves whatever is asked for, as on ext4 with one exception: truncate(2), unlike ftruncate(2) (`by_handle`),
-        leaves the times of a file that has this size already.
-        """
+    async def setattr(self, ino: int, changes: Changes) -> Attributes:
+        """Change size, then mode, owner and times; answers what `stat` shows then. ctime moves whatever is asked for."""
         if self._read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         node = self._layers.node(ino)
@@ -116,8 +112,6 @@ class AttributeOperations:
         if changes.size is not None:
             if node.is_directory:
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if not by_handle and node.record.kind.is_file and changes == Changes(size=node.size()):
-                return node.attributes()
             await self._contents.truncate(node, changes.size)
         if changes.atime is not None or changes.mtime is not None:
             await self._contents.idle(node)
