@@ -183,8 +183,8 @@ def append(side: Side, path: bytes, data: bytes) -> None:
 
 
 def truncate(side: Side, path: bytes, size: int) -> None:
-    """Not what is empty to nothing: ext4 moves the times then, and tmpfs does not."""
-    if size == 0 and stat.S_ISREG(_mode_of(side.at(path))) and os.stat(side.at(path)).st_size == 0:
+    """Only to another size: to the same ext4 moves the times, and tmpfs only those of files that take room."""
+    if stat.S_ISREG(_mode_of(side.at(path))) and os.stat(side.at(path)).st_size == size:
         return
     os.truncate(side.at(path), size)
 

@@ -102,3 +102,18 @@ def test_truncate_to_the_same_size_moves_the_times(source: Path, mounted: Mounte
         os.truncate(path, 3)
         assert path.stat().st_mtime_ns > 1
         assert path.stat().st_ctime_ns > before.st_ctime_ns
+
+
+def test_ctime_of_a_removed_directory_moves(source: Path, mounted: Mounted) -> None:
+    """Whoever has it open sees that."""
+    with mounted(source) as mount:
+        for name, remove in (("one", Path.rmdir), ("two", lambda path: (mount.path / "over").rename(path))):
+            for made in (name, "over"):
+                (mount.path / made).mkdir(exist_ok=True)
+            fd = os.open(mount.path / name, os.O_RDONLY)
+            before = os.fstat(fd)
+            remove(mount.path / name)
+            after = os.fstat(fd)
+            os.close(fd)
+            assert after.st_nlink == 0
+            assert after.st_ctime_ns > before.st_ctime_ns

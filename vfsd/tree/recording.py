@@ -225,7 +225,7 @@ class Recording:
         self.detach(directory, name)
         self.journal.drop_entries_of(node.ino)
         self.forget_row(node)
-        node.record = node.record.changed(nlink=0, opaque=True)
+        node.record = node.record.changed(nlink=0, opaque=True, ctime=time.time_ns())
         node.children = {}
 
     def shadowed(self, directory: Node, name: bytes) -> bool:
