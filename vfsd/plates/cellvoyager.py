@@ -99,23 +99,17 @@ class CellVoyager:
         detail, recorded, settings = Detail(), RecordedFacts(), Settings()
         if _DETAIL in found:
             detail, problem = read_detail(metadata.pieces(found[_DETAIL]))
-            _say(group, found[_DETAIL], problem)
+            group.say_damaged(found[_DETAIL], "metadata", problem)
         if b".mes" not in found and detail.settings and "/" not in detail.settings:
             path = join_path(group.root, os.fsencode(detail.settings))
             if metadata.exists(path):
                 found[b".mes"] = path
         if b".mes" in found:
             settings, problem = read_settings(metadata.pieces(found[b".mes"]))
-            _say(group, found[b".mes"], problem)
+            group.say_damaged(found[b".mes"], "metadata", problem)
         if _RECORDS in found:
             recorded = self._read_records(group, metadata, found[_RECORDS])
-        rows, columns = detail.rows, detail.columns
-        if rows is not None and columns is not None:
-            outside = [at for at in group.images.values() if at.row >= rows or at.column >= columns]
-            if outside:
-                said = f"well {outside[0].well} is not on a plate of {rows} x {columns}"
-                group.notes.append(f"{text_of(found[_DETAIL])}: file names contradict it and are believed: {said}")
-                rows = columns = None
+        rows, columns = group.believed_size(found.get(_DETAIL, b""), detail.rows, detail.columns)
         group.facts = PlateFacts(
             rows=rows,
             columns=columns,
@@ -134,7 +128,7 @@ class CellVoyager:
         by_name = {os.fsdecode(split_path(image)[1]).lower(): (image, at) for image, at in group.images.items()}
         records = parse_once("cellvoyager", lambda: metadata.pieces(path), read_records)
         recorded = facts_of_images(records, by_name)
-        _say(group, path, records.problem)
+        group.say_damaged(path, "metadata", records.problem)
         if records.problem is None and path in group.documents:
             group.others[path] = (
                 f"it is the plate's metadata; {records.listed} images are listed, {len(by_name)} are here"
@@ -155,14 +149,6 @@ class CellVoyager:
         if _CALIBRATION.fullmatch(file_name) is not None:
             return "it is a calibration image (dark or shading), not one of the plate"
         return NO_POSITION
-
-
-def _say(group: PlateGroup, path: bytes, problem: str | None) -> None:
-    if problem is not None:
-        group.others[path] = f"it is the plate's metadata, and not fully understood: {problem}"
-        group.notes.append(f"{text_of(path)}: {problem}; what stands before is believed")
-        if path not in group.documents:
-            del group.others[path]
 
 
 def _position(

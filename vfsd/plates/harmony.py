@@ -85,27 +85,18 @@ class Harmony:
             return
         by_name = {os.fsdecode(split_path(image)[1]).lower(): (image, at) for image, at in group.images.items()}
         index = parse_once("harmony", lambda: metadata.pieces(path), read_index)
-        images, problem = facts_of_images(index, by_name), index.problem
-        reason = f"it is the plate's index; {index.listed} images are listed, {len(by_name)} are here"
-        if problem is not None:
-            reason = f"it is the plate's index, and not fully understood: {problem}"
-            group.notes.append(f"{text_of(path)}: {problem}; what stands before is believed")
-        if images.wrong:
-            said = f"file names contradict it and are believed: {images.wrong} images, first {images.first_wrong}"
-            reason += f"; {said}"
-            group.notes.append(f"{text_of(path)}: {said}")
-        rows, columns = index.rows, index.columns
-        if rows is not None and columns is not None:
-            outside = [at for at in group.images.values() if at.row >= rows or at.column >= columns]
-            if outside:
-                group.notes.append(
-                    f"{text_of(path)}: file names contradict it and are believed: well {outside[0].well} "
-                    f"is not on a plate of {rows} x {columns}"
-                )
-                rows = columns = None
+        images = facts_of_images(index, by_name)
+        rows, columns = group.believed_size(path, index.rows, index.columns)
         group.others.update(dict.fromkeys(group.documents, "it is another index of the plate"))
         if path in group.documents:
-            group.others[path] = reason
+            said = f"{index.listed} images are listed, {len(by_name)} are here"
+            group.others[path] = f"it is the plate's index; {said}"
+        group.say_damaged(path, "index", index.problem)
+        if images.wrong:
+            group.notes.append(
+                f"{text_of(path)}: file names contradict it and are believed: {images.wrong} images, "
+                f"first {images.first_wrong}"
+            )
         group.facts = PlateFacts(
             rows=rows,
             columns=columns,

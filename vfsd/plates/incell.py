@@ -91,16 +91,9 @@ class InCell:
         if group.documents:
             path = group.documents[0]
             said, problem = _read_xdce(metadata, path)
-            if problem is not None:
-                group.others[path] = f"it is the plate's metadata, and not fully understood: {problem}"
-                group.notes.append(f"{text_of(path)}: {problem}; what stands before is believed")
+            group.say_damaged(path, "metadata", problem)
             said.name = said.name or facts.shown_name(text_of(split_path(path)[1][: -len(_SUFFIX)]))
-            rows, columns = said.rows or MAX_ROWS, said.columns or MAX_COLUMNS
-            outside = [at for at in group.images.values() if at.row >= rows or at.column >= columns]
-            if outside:
-                well = f"well {outside[0].well} is not on a plate of {rows} x {columns}"
-                group.notes.append(f"{text_of(path)}: file names contradict it and are believed: {well}")
-                said.rows = said.columns = None
+            said.rows, said.columns = group.believed_size(path, said.rows, said.columns)
         stage: dict[FieldKey, tuple[float, float]] = {}
         for at in group.images.values():
             offset = said.offsets_um[at.field - 1] if 1 <= at.field <= len(said.offsets_um) else None

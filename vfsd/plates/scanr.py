@@ -103,11 +103,7 @@ class ScanR:
             group.facts = PlateFacts(channels=group.channels(lambda number: None))
             return
         values, exposures, problem = _read_descriptor(metadata, path)
-        if problem is not None:
-            group.notes.append(f"{text_of(path)}: {problem}; what stands before is believed")
-            group.others[path] = f"it is the plate's descriptor, and not fully understood: {problem}"
-            if path not in group.documents:
-                del group.others[path]
+        group.say_damaged(path, "descriptor", problem)
         size = facts.pixel_um(values.get("conversion factor um/pixel"))
         delay = facts.seconds(values.get("timeloop delay [ms]"), "ms")
         group.facts = PlateFacts(

@@ -127,6 +127,25 @@ class PlateGroup:
             facts.append(channel)
         return tuple(facts)
 
+    def believed_size(self, path: bytes, rows: int | None, columns: int | None) -> tuple[int | None, int | None]:
+        """The plate's format as a document at `path` says it, or (None, None), and a note, where a well lies outside."""
+        if rows is None or columns is None:
+            return rows, columns
+        outside = next((at for at in self.images.values() if at.row >= rows or at.column >= columns), None)
+        if outside is None:
+            return rows, columns
+        said = f"well {outside.well} is not on a plate of {rows} x {columns}"
+        self.notes.append(f"{text_of(path)}: file names contradict it and are believed: {said}")
+        return None, None
+
+    def say_damaged(self, path: bytes, what: str, problem: str | None) -> None:
+        """A note, and the reason of a listed document, if `problem` says why it is not fully understood."""
+        if problem is None:
+            return
+        if path in self.documents:
+            self.others[path] = f"it is the plate's {what}, and not fully understood: {problem}"
+        self.notes.append(f"{text_of(path)}: {problem}; what stands before is believed")
+
 
 class NameScheme(Protocol):
     """What one instrument's names and metadata mean; without state."""
