@@ -92,7 +92,8 @@ def _lines(plate: Plate) -> Iterable[tuple[str, str]]:
         yield "time step", f"{facts.time_step_s:g} s"
     if facts.started:
         yield "started", facts.started
-    yield "stage", f"{len(facts.stage_um)} of {len({at.field_key for at in positions})} fields"
+    fields = {at.field_key for at in positions}
+    yield "stage", f"{len(fields & facts.stage_um.keys())} of {len(fields)} fields"
 
 
 def _channel_table(plate: Plate) -> RenderableType:

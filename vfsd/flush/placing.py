@@ -24,7 +24,7 @@ from vfsd.errors import shown_path
 from vfsd.flush.groups import GroupDocument
 from vfsd.flush.items import Item
 from vfsd.flush.locations import directory_name, free_group_key, pages_key, plate_key, stack_key
-from vfsd.plates import Plate, PlateFormats, PlatePosition, ReadFile, recognise_plates
+from vfsd.plates import FieldKey, Plate, PlateFormats, PlatePosition, ReadFile, recognise_plates
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import GroupRecord, PlaneRecord
 from vfsd.store.geometry import ITEM_SIZES, GeometryError, image_geometry, plate_geometry, stack_geometry
@@ -99,6 +99,14 @@ def _tell(plate: Plate, waiting: Mapping[bytes, Item]) -> None:
         item = waiting.get(path)
         if item is not None and (item.layout is not None or item.decoded is not None):
             item.notes.append(f"not an image of the plate: {why}")
+
+
+def _image_path(key: FieldKey, several_acquisitions: bool) -> str:
+    """Where a field lies in its plate's group."""
+    acquisition, row, column, number = key
+    at = PlatePosition(row, column, number, 0, 0, 0, acquisition)
+    field_path = at.field_path(several_acquisitions=several_acquisitions or acquisition > 0)
+    return f"{at.row_path}/{at.column_path}/{field_path}"
 
 
 def _positions_of_pages(item: Item, first: PlatePosition) -> list[PlatePosition]:
@@ -215,10 +223,10 @@ class Placer:
         document.take_facts(plate)
         self._changed.add(group.id)
         several = document.several_acquisitions
+        for key, middle in plate.facts.stage_um.items():  # also of fields that were stored before it was known
+            document.take_stage(_image_path(key, several), middle)
         for item, of_item in members:
-            first = of_item[0]
-            field_path = first.field_path(several_acquisitions=several or first.acquisition > 0)
-            image = f"{first.row_path}/{first.column_path}/{field_path}"
+            image = _image_path(of_item[0].field_key, several)
             places = [
                 PlaneRecord(item.ino, page, group.id, image, document.index(at.time, at.channel, at.z))
                 for page, at in enumerate(of_item)
@@ -230,7 +238,6 @@ class Placer:
             self._builder.put_planes(places)
             if item.layout is not None:
                 del waiting[item.path]
-            document.take_stage(image, plate.facts.stage_um.get(first.field_key))
             if image not in document.stage_um:
                 self._placement.unplaced.setdefault((group.id, image), item)
             for page, at in enumerate(of_item):

@@ -128,6 +128,7 @@ class CellVoyager:
         by_name = {os.fsdecode(split_path(image)[1]).lower(): (image, at) for image, at in group.images.items()}
         records = parse_once("cellvoyager", lambda: metadata.pieces(path), read_records)
         recorded = facts_of_images(records, by_name)
+        recorded.stage_um = records.stage_um | recorded.stage_um
         group.say_damaged(path, "metadata", records.problem)
         if records.problem is None and path in group.documents:
             group.others[path] = (

@@ -37,6 +37,7 @@ class Records:
     """What MeasurementData.mlf says; `images` are by file name in lower case."""
 
     images: dict[str, Record] = field(default_factory=dict)
+    stage_um: dict[FieldKey, tuple[float, float]] = field(default_factory=dict)
     listed: int = 0
     errors: int = 0
     first_error: str = ""
@@ -103,7 +104,14 @@ def read_records(pieces: Iterable[bytes]) -> Records:
             return
         records.listed += 1
         if len(records.images) < MAX_IMAGES:
-            records.images.setdefault(text.lower(), _record(held))
+            record = _record(held)
+            records.images.setdefault(text.lower(), record)
+            row, column, number = record.said[:3]
+            timeline = facts.whole(held.get("TimelineIndex"), MAX_NUMBER, 1) or 1
+            if record.stage_um is None or not row or not column or number is None:
+                return
+            if row <= MAX_ROWS and column <= MAX_COLUMNS:
+                records.stage_um.setdefault((timeline - 1, row - 1, column - 1, number), record.stage_um)
 
     records.problem = _read(pieces, start, end, frozenset({"MeasurementRecord"}))
     return records

@@ -106,7 +106,7 @@ class Harmony:
             name=index.name,
             time_step_s=images.time_step_s,
             started=index.started,
-            stage_um=images.stage_um,
+            stage_um=index.stage_um | images.stage_um,
             taken_at=images.taken_at,
         )
 

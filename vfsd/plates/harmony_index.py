@@ -58,6 +58,7 @@ class HarmonyIndex:
     pixel_size_um: tuple[float, float] | None = None
     channels: dict[int, ChannelFacts] = field(default_factory=dict)
     images: dict[str, IndexedImage] = field(default_factory=dict)
+    stage_um: dict[FieldKey, tuple[float, float]] = field(default_factory=dict)
     listed: int = 0
     problem: str | None = None
 
@@ -186,6 +187,11 @@ class _Reading:
         )
         name = values["URL"].replace("\\", "/").rpartition("/")[2].lower()
         index.images.setdefault(name, image)
+        row, column, number = image.said[:3]
+        if image.stage_um is None or row is None or column is None or number is None:
+            return
+        if row < MAX_ROWS and column < MAX_COLUMNS:
+            index.stage_um.setdefault((0, row, column, number), image.stage_um)
 
     def _length(self, name: str) -> float | None:
         value = facts.stage_um(self._values.get(name), self._units.get(name), default="m")

@@ -176,7 +176,8 @@ class PlateFacts:
         When the acquisition began, ISO 8601, as the vendor writes it.
     stage_um : mapping of FieldKey to (float, float)
         Where the middle of a field is, in µm (y, x), y growing downwards as in the array. The origin is the
-        vendor's (the middle of the well, a corner of the stage), the same for all fields of a well.
+        vendor's (the middle of the well, a corner of the stage), the same for all fields of a well. It may have
+        fields of which no image is listed: metadata often comes after the images that it is about.
     taken_at : mapping of bytes to str
         Path → when the plane was taken, ISO 8601, as the vendor writes it.
     """

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from vfsd.plates.instrument import Claim, Instrument, Listing, ReadFile
-from vfsd.plates.model import Plate
+from vfsd.plates.model import MAX_COLUMNS, MAX_ROWS, Plate
 from vfsd.plates.registry import PlateFormats, choose_formats
 
 log = logging.getLogger("vfsd.plates")
@@ -51,7 +51,7 @@ def recognise_plates(
     listed = set(listing.paths)
     claims: list[Claim] = []
     for instrument in asked.instruments:
-        claims += [claim for claim in _ask(instrument, listing, read_file) if claim.plate.images.keys() <= listed]
+        claims += [claim for claim in _ask(instrument, listing, read_file) if _is_sound(claim.plate, listed)]
     return settle_claims(claims)
 
 
@@ -62,6 +62,13 @@ def _ask(instrument: Instrument, listing: Listing, read_file: ReadFile) -> list[
         # somebody else's package, or a fault of ours: the files are kept as they are, which loses nothing
         log.exception("instrument=%s failed: its files are kept as plain files", instrument.name)
         return []
+
+
+def _is_sound(plate: Plate, listed: set[bytes]) -> bool:
+    """Whether a plate is one of this listing: those of other packages are not ours to trust."""
+    fields = plate.facts.stage_um
+    in_bounds = all(0 <= row < MAX_ROWS and 0 <= column < MAX_COLUMNS for _, row, column, _ in fields)
+    return plate.images.keys() <= listed and in_bounds and all(min(key) >= 0 for key in fields)
 
 
 def settle_claims(claims: Iterable[Claim]) -> list[Plate]:

@@ -172,6 +172,34 @@ def test_two_fields_of_a_slide_lie_where_the_stage_was(shared_data: Path, tmp_pa
     assert [b - a for a, b in zip(upper, lower, strict=True)] == pytest.approx([0, 0, 0, 232.998, 0])
 
 
+def test_an_index_that_comes_after_its_images_places_them(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    image = (
+        "<Image><URL>r02c02f0{0}p01-ch1sk1fk1fl1.tiff</URL><Row>2</Row><Col>2</Col><FieldID>{0}</FieldID>"
+        "<PositionX Unit='m'>{0}e-4</PositionX><PositionY Unit='m'>0</PositionY>"
+        "<ImageResolutionX Unit='m'>1e-6</ImageResolutionX><ImageResolutionY Unit='m'>1e-6</ImageResolutionY>"
+        "<ChannelID>1</ChannelID></Image>"
+    )
+
+    async def two_flushes() -> None:
+        async with bench.mounted() as session:
+            await session.makedirs(b"Images")
+            for number in (1, 2):
+                if number == 2:
+                    index = "<D>" + image.format(1) + image.format(2) + "</D>"
+                    await session.write(b"Images/Index.xml", index.encode())
+                await session.write(b"Images/r02c02f0%dp01-ch1sk1fk1fl1.tiff" % number, tiff(pixels(number)))
+                await session.flush()
+
+    trio.run(two_flushes)
+    (plate,) = (bench.store / "images").glob("*.ome.zarr")
+    for number in (1, 2):
+        assert transformations(plate / f"B/2/{number}") == {
+            "scale": [1, 1, 1, 1, 1],
+            "translation": [0, 0, 0, -19.5, 100 * number - 24.5],
+        }
+
+
 def test_a_projection_that_comes_after_its_stack_is_one(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     guid = b"1E94C24B-D45E-450A-9919-257C714278F7"
