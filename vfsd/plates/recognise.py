@@ -51,13 +51,13 @@ def recognise_plates(
     listed = set(listing.paths)
     claims: list[Claim] = []
     for instrument in asked.instruments:
-        claims += [claim for claim in _ask(instrument, listing, read_file) if _is_sound(claim.plate, listed)]
+        claims += _ask(instrument, listing, listed, read_file)
     return settle_claims(claims)
 
 
-def _ask(instrument: Instrument, listing: Listing, read_file: ReadFile) -> list[Claim]:
+def _ask(instrument: Instrument, listing: Listing, listed: set[bytes], read_file: ReadFile) -> list[Claim]:
     try:
-        return list(instrument.claim(listing, read_file))
+        return [claim for claim in instrument.claim(listing, read_file) if _is_sound(claim.plate, listed)]
     except Exception:
         # somebody else's package, or a fault of ours: the files are kept as they are, which loses nothing
         log.exception("instrument=%s failed: its files are kept as plain files", instrument.name)

@@ -162,6 +162,15 @@ class Liar(Oddscope):
         return [Claim(Plate(b"", "odd", self.name, images, {}, PlateFacts()), Evidence.METADATA)]
 
 
+class Confused(Oddscope):
+    name = "confused"
+
+    def claim(self, listing: Listing, read_file: ReadFile) -> list[Claim]:
+        images = {listing.paths[0]: PlatePosition(0, 0, 1, 1, 1, 1)}
+        facts = PlateFacts(stage_um={(1, 2): (0.0, 0.0)})  # type: ignore[dict-item]  # as a careless package might
+        return [Claim(Plate(b"", "odd", self.name, images, {}, facts), Evidence.METADATA)]
+
+
 class Failing(Oddscope):
     name = "failing"
 
@@ -197,6 +206,7 @@ def test_foreign_packages_that_fail_are_named_and_left_out(
 ) -> None:
     entry_points += [entry("gone", "no_such_package:X"), entry("text", f"{__name__}:__name__")]
     entry_points += [entry("failing", f"{__name__}:Failing"), entry("liar", f"{__name__}:Liar")]
+    entry_points.append(entry("confused", f"{__name__}:Confused"))
     with caplog.at_level(logging.WARNING, logger="vfsd.plates"):
         assert only_plate([b"p_B02_s1_w1.TIF"]).instrument == "imagexpress"
     said = caplog.text
