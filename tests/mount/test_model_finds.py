@@ -117,3 +117,15 @@ def test_ctime_of_a_removed_directory_moves(source: Path, mounted: Mounted) -> N
             os.close(fd)
             assert after.st_nlink == 0
             assert after.st_ctime_ns > before.st_ctime_ns
+
+
+def test_a_hard_link_that_is_stored_stays_one_file(source: Path, mounted: Mounted) -> None:
+    (source / "b").mkdir()
+    os.link(source / "a", source / "b/linked")
+    with mounted(source) as mount:
+        os.setxattr(mount.path / "a", "user.vfsd.tier", b"store")
+        mount.umount()
+    with mounted(source) as mount:
+        first, second = (mount.path / "a").stat(), (mount.path / "b/linked").stat()
+        assert (first.st_ino, first.st_nlink) == (second.st_ino, second.st_nlink)
+        assert first.st_nlink == 2

@@ -288,6 +288,10 @@ class AttributeOperations:
         if node.dirty or node.record.kind is Kind.SOURCE:
             if self.store_file is None:
                 raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            await self._links.complete(node)
+            if node.places is not None:  # all names go into the store with it
+                with self._recording.change():
+                    self._recording.record(node)
             await self.store_file(node.path(), not node.dirty)
             if node.dirty or node.record.kind is Kind.SOURCE:
                 raise OSError(errno.EBUSY, "could not be stored now", node.path())
