@@ -122,10 +122,11 @@ class Rows:
         self.changes = 1  # what an earlier daemon recorded may not be durable yet
         self._change = _Change(self)
         # By key: what was answered and is not committed in the database, first what its connection has seen, then what
-        # it has not; and the open change's, of which a read within it lets the connection see a part.
+        # it has not; and the open change's, of which a read within it lets the connection see a part: and the rest.
         self._seen: dict[Hashable, Operation] = {}
         self._unseen: dict[Hashable, Operation] = {}
         self._current: dict[Hashable, Operation] = {}
+        self._current_unseen: dict[Hashable, Operation] = {}
         self._current_seen = False
         self._number = 0  # of the last change in the log
         try:
@@ -177,9 +178,9 @@ class Rows:
             with self.change():
                 self.note(key, operation)
             return
-        current = self._current
-        current.pop(key, None)
-        current[key] = operation
+        for operations in (self._current, self._current_unseen):
+            operations.pop(key, None)
+            operations[key] = operation
 
     def select(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """Rows as they are with everything noted so far."""
@@ -196,15 +197,18 @@ class Rows:
         if self._current:
             self._log.append(self._number + 1, list(self._current.values()))
             self._number += 1
-            _add(self._unseen, self._current)
-            self._current, self._current_seen = {}, False
+            if self._current_seen:  # then nothing older is unseen
+                seen = self._current.keys() - self._current_unseen.keys()
+                _add(self._seen, {key: operation for key, operation in self._current.items() if key in seen})
+            _add(self._unseen, self._current_unseen)
+            self._current, self._current_unseen, self._current_seen = {}, {}, False
         self.changes += 1
 
     def give_up(self) -> None:
         """A change failed: nothing of it has happened."""
         if self._current_seen:
             self._roll_back()
-        self._current, self._current_seen = {}, False
+        self._current, self._current_unseen, self._current_seen = {}, {}, False
 
     def _roll_back(self) -> None:
         """What was answered goes into the database again: a full disk may have rolled back, or left it open."""
@@ -232,7 +236,7 @@ class Rows:
 
     def _see(self) -> None:
         """Let the database's connection see everything recorded so far, in a transaction that `commit` ends."""
-        if not self._unseen and not self._current:
+        if not self._unseen and not self._current_unseen:
             return
         try:
             if not self.db.in_transaction:
@@ -240,12 +244,13 @@ class Rows:
             self._perform(self._unseen.values())
             _add(self._seen, self._unseen)
             self._unseen.clear()
-            # each says what a row is, so that doing some of them twice changes nothing
-            self._current_seen = bool(self._current)
-            self._perform(self._current.values())
+            if self._current_unseen:
+                self._current_seen = True
+                self._perform(self._current_unseen.values())
+                self._current_unseen.clear()
         except sqlite3.Error as error:
             self._roll_back()
-            self._current_seen = False
+            self._current_unseen, self._current_seen = dict(self._current), False
             raise _as_os_error(error, self.path) from error
 
     def _perform(self, operations: Iterable[Operation]) -> None:

@@ -326,3 +326,26 @@ def test_a_journal_of_another_store_or_a_newer_version_is_refused(journal: Journ
     path.write_bytes(os.urandom(8192))
     with pytest.raises(Exception, match="cannot be used"):
         Journal(path, "s" * 32)
+
+
+def test_a_change_that_reads_between_its_rows_performs_each_row_once(journal: Journal) -> None:
+    """Releasing a flush of ten thousand files is one change: the database must not do all of it again at each look."""
+    for ino in range(100, 300):
+        journal.put_inode(record(ino), None, False)
+    journal.inodes()
+    statements: list[str] = []
+    journal._rows.db.set_trace_callback(statements.append)
+    with journal.change():
+        for ino in range(100, 300):
+            assert journal.inode(ino) is not None
+            journal.drop_inode(ino)
+            assert journal.inode(ino) is None
+    journal.inodes()
+    journal._rows.db.set_trace_callback(None)
+    assert len([line for line in statements if line.startswith("DELETE FROM inode")]) == 200
+    with pytest.raises(KeyError), journal.change():
+        journal.put_inode(record(500), None, False)
+        assert journal.inode(500) is not None
+        journal.put_inode(record(501), None, False)
+        raise KeyError
+    assert journal.inodes() == []
