@@ -251,6 +251,8 @@ class Moves:
         """
         if await self._owner.spare() or (need is Need.PATIENT and await self._owner.relieve()):
             return
+        if self._room.make("cache", amount):
+            return  # while we waited, somebody else's flush has stored what was here
         cache = self._room.budgets["cache"]
         if need is Need.OPTIONAL or self._folders.free_bytes("cache") < amount:
             raise OSError(errno.ENOSPC, "the cache tier is full")

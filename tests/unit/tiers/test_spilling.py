@@ -306,6 +306,26 @@ def test_writers_that_find_everything_full_wait_until_files_were_stored(crowded:
     spilling(crowded, act)
 
 
+def test_a_writer_takes_the_room_that_somebody_elses_flush_has_made(crowded: Tiers) -> None:
+    """`vfsd flush` stored everything while a writer waited for its own round, which then found nothing to do."""
+
+    async def act() -> None:
+        written = [await crowded.filled(some_bytes(MIB, number)) for number in range(18)]
+
+        async def relieve() -> bool:
+            for file in written:
+                if not file.clean:
+                    crowded.files.mark_clean(file)
+            return False
+
+        crowded.files.owner.relieve = relieve
+        file = crowded.create()
+        await crowded.files.write(file, 0, some_bytes(4 * MIB))
+        assert await crowded.content(file) == some_bytes(4 * MIB)
+
+    run(act)
+
+
 def test_a_file_larger_than_everything_goes_on_in_the_cache_as_long_as_its_disk_has_room(tiers: Tiers) -> None:
     async def act() -> None:
         file = tiers.create()
