@@ -59,6 +59,8 @@ def test_two_processes_write_one_database(begins: str, tmp_path: Path, mounted: 
             create(mount.path)
         for mode in modes:
             path = mount.path / f"{mode}.sqlite"
+            with closing(sqlite3.connect(path)) as database:  # not while another writes: that is "locked" at once
+                assert database.execute(f"PRAGMA journal_mode = {mode}").fetchone() == (mode,)
             writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, mode, writer]) for writer in "ab"]
             assert [writer.wait(120) for writer in writers] == [0, 0]
             check(path)
