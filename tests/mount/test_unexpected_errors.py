@@ -52,7 +52,8 @@ from vfsd.tree.contents import Contents
 from vfsd.tree.journal import Journal
 from vfsd.tree.names import Names
 
-for name in "lookup forget readlink mknod mkdir unlink rmdir symlink rename link create".split():
+plant(Names, "lookup_node", "lookup")
+for name in "forget readlink mknod mkdir unlink rmdir symlink rename link create".split():
     plant(Names, name, name)
 for name in "open read write fsync release".split():
     plant(Contents, name, name)
@@ -193,12 +194,13 @@ def test_what_nobody_waits_for_only_logs(planted: tuple[Mount, Path]) -> None:
 
 
 def test_every_handler_has_the_guard() -> None:
-    """`statfs` goes through a guarded method of its own; `forget` answers nobody, and guards itself."""
+    """`statfs` goes through a guarded method of its own; `forget` answers nobody, and guards itself; `flush` always says
+    that there is none."""
     handlers = [
         name
         for name, value in vars(_Operations).items()
         if inspect.iscoroutinefunction(value) and hasattr(pyfuse3.Operations, name)
     ]
     unguarded = {name for name in handlers if not hasattr(getattr(_Operations, name), "__wrapped__")}
-    assert unguarded == {"statfs", "forget"}
+    assert unguarded == {"statfs", "forget", "flush"}
     assert len(handlers) > 25

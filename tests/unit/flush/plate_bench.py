@@ -366,7 +366,8 @@ def _belongs(store: Store, group: GroupRecord, plane: PlaneRecord, path: bytes) 
         at = plate.images[path]
         image = f"{at.row_path}/{at.column_path}/{at.field_path()}"
         numbers = tuple(document["numbers"][axis][number] for axis, number in zip("tcz", plane.index, strict=True))
-        if (plate.root, image, (at.time, at.channel, at.z)) == (group.directory, plane.image, numbers):
+        z = at.z + plane.page  # the pages of one file are slices here: none of these files says otherwise
+        if (plate.root, image, (at.time, at.channel, z)) == (group.directory, plane.image, numbers):
             return at.projection == document["projection"]
     return False
 
