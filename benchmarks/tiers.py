@@ -7,7 +7,10 @@
    counts what the daemon sends to block devices (`/proc/<pid>/io`).
 3. Ten times what both tiers hold is streamed through them; unmounting has little left to do.
 
-    python -m benchmarks.tiers [--quick] [--gib N] [--json FILE] [--part writers|stays|streams]
+4. A stored plate twice as large as RAM is read round and round, by vfsd's rule of who goes first and by plain
+   least-recently-used: how many of the reads after the first round find their file made already.
+
+    python -m benchmarks.tiers [--quick] [--gib N] [--json FILE] [--part writers|stays|streams|loop]
 """
 
 from __future__ import annotations
@@ -25,10 +28,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import trio
 
 from benchmarks.ceiling_writes import writes_ceiling_mounted
 from benchmarks.measure import Goal, Report, mounted, parser, run_vfsd, watch_memory
 from vfsd.daemon.mountinfo import filesystem_type
+from vfsd.store import Store
+from vfsd.tiers import TierFiles
+from vfsd.tiers.policy import LeastRecentlyUsed, Policy, PredictedUse
+from vfsd.tree import Tree
 
 IMAGE = 8 << 20
 MIB, GIB = 1 << 20, 1 << 30
@@ -229,20 +237,63 @@ def streams(report: Report, work: Path, total: int, tier: int, data: list[bytes]
         sys.exit(f"the store is damaged: {found}")
 
 
+async def hits_of_loop(work: Path, policy: Policy, ram: int, rounds: int) -> float:
+    """Read every file of a store again and again, without a mount; the part that was not rebuilt after the first round."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory, tempfile.TemporaryDirectory(dir=work) as folder:
+        for name in ("state", "cache"):
+            (Path(folder) / name).mkdir()
+        store = Store.open(work / "plate.vfs", writable=True)
+        # no cache: what RAM has no room for is made again
+        tiers = TierFiles(Path(memory), Path(folder) / "cache", ram, 0, policy=policy)
+        tree = Tree(None, store, Path(folder) / "state", tiers, read_only=False)
+        await tree.start()
+        paths = [path for path, record in store.catalogue.walk() if record.kind.is_file]
+        reads = found = 0
+        try:
+            for turn in range(rounds):
+                for path in paths:
+                    node = await tree.layers.resolve(path)
+                    if turn:
+                        reads, found = reads + 1, found + (node.data is not None)
+                    handle = await tree.contents.open(node.ino, os.O_RDONLY)
+                    for offset in range(0, node.size(), MIB):
+                        await tree.contents.read(handle, offset, MIB)
+                    tree.contents.release(handle)
+        finally:
+            tree.close()
+            tiers.close()
+            store.close()
+    return found / reads
+
+
+def loops(report: Report, work: Path, total: int, data: list[bytes]) -> None:
+    """Part 4."""
+    (work / "plate").mkdir()
+    with mounted(work / "plate", work / "mnt"):
+        write_all(work / "mnt", total, data, sync=False)
+    ours, plain = (
+        trio.run(hits_of_loop, work, policy, total // 2, 4) for policy in (PredictedUse(), LeastRecentlyUsed())
+    )
+    name = f"hits, {total / GIB:g} GiB round and round with {total / 2 / GIB:g} GiB of RAM"
+    report.goals.append(Goal(name, "of reads", ours, plain, ours / max(plain, 0.001), 1.0))
+
+
 def main() -> int:
     options = parser(__doc__ or "")
     options.add_argument("--gib", type=float, help="how much the writers of part 1 write")
-    options.add_argument("--part", choices=("writers", "stays", "streams"), action="append")
+    options.add_argument("--part", choices=("writers", "stays", "streams", "loop"), action="append")
     given = options.parse_args()
     scale = 32 if given.quick else 1
     total = int((given.gib or 8) * GIB) // scale
-    parts = given.part or ("writers", "stays", "streams")
+    parts = given.part or ("writers", "stays", "streams", "loop")
     report, data = Report("tiers"), images()
     for part in parts:
         with tempfile.TemporaryDirectory(prefix="vfsd-bench-", dir=given.work) as folder:
             work = Path(folder)
             if part == "writers":
                 four_writers(report, work, total, 512 * MIB // scale, data)
+            elif part == "loop":
+                loops(report, work, 4 * GIB // scale, data)
             elif part == "streams":
                 streams(report, work, 20 * GIB // scale, GIB // scale, data)
             else:
