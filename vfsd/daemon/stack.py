@@ -21,6 +21,7 @@ import vfsd
 from vfsd.daemon.checks import busy_store, check_store_belongs, refuse_nesting
 from vfsd.daemon.folders import ensure_private_tree
 from vfsd.daemon.log_file import fields, log_to_file, log_to_stderr
+from vfsd.daemon.mountinfo import filesystem_type
 from vfsd.daemon.options import MountOptions
 from vfsd.daemon.places import Places, Roots, own_roots, places_for, prepare_cache, prepare_state
 from vfsd.daemon.ram_folder import default_cache_budget, prepare_ram, release_ram
@@ -165,6 +166,11 @@ def open_stack(layout: Layout, options: MountOptions, reporter: Reporter, roots:
             for warning in ram.warnings:
                 reporter.warning(warning)
             prepare_cache(places)
+            if filesystem_type(places.cache) in ("tmpfs", "ramfs"):
+                reporter.warning(
+                    f"the cache folder {shown_path(places.cache)} is in memory: what is spilled there takes RAM all the "
+                    "same. Choose a folder on a disk with --cache"
+                )
             cache_budget = options.cache_size
             if cache_budget is None:
                 cache_budget = default_cache_budget(places.cache, folder_usage(places.cache)[1])
