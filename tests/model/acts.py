@@ -219,7 +219,17 @@ def utime_now(side: Side, path: bytes) -> None:
 
 
 def setxattr(side: Side, path: bytes, name: bytes, value: bytes, flags: int, follow: bool) -> None:
+    """Only to another value: to the same ext4 moves no time, and tmpfs does."""
+    if not flags and _has_value(lambda: os.getxattr(side.at(path), name, follow_symlinks=follow), value):
+        return
     os.setxattr(side.at(path), name, value, flags, follow_symlinks=follow)
+
+
+def _has_value(get: Callable[[], bytes], value: bytes) -> bool:
+    try:
+        return get() == value
+    except OSError:
+        return False
 
 
 def getxattr(side: Side, path: bytes, name: bytes, follow: bool) -> bytes:
@@ -325,7 +335,9 @@ def futimens(side: Side, slot: int, atime: int, mtime: int) -> tuple[int, int]:
 
 
 def fsetxattr(side: Side, slot: int, name: bytes, value: bytes) -> None:
-    os.setxattr(side.files[slot], name, value)
+    """Only to another value: see `setxattr`."""
+    if not _has_value(lambda: os.getxattr(side.files[slot], name), value):
+        os.setxattr(side.files[slot], name, value)
 
 
 def flock(side: Side, slot: int, how: int) -> None:

@@ -125,6 +125,7 @@ def change_attributes(note: Observer, d: Path) -> None:
     note("times to now", lambda: os.utime(f), d, f)
     note("times to what they are", lambda: os.utime(f, ns=(f.stat().st_atime_ns, f.stat().st_mtime_ns)), d, f)
     note("setxattr", lambda: os.setxattr(f, "user.a", b"1"), d, f)
+    note("setxattr, the same value", lambda: os.setxattr(f, "user.a", b"1"), d, f)
     note("removexattr", lambda: os.removexattr(f, "user.a"), d, f)
     note("removexattr, not there", lambda: os.removexattr(f, "user.a"), d, f)
 

@@ -185,12 +185,14 @@ class AttributeOperations:
         await self._links.complete(node)
         async with self._layers.gate(node):
             below = await self._xattrs_below(node)
-            known = self._has_xattr(node, below, name)
-            if flags & XATTR_CREATE and known:
+            present = self._xattr_value(node, below, name)
+            if flags & XATTR_CREATE and present is not None:
                 raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-            if flags & XATTR_REPLACE and not known:
+            if flags & XATTR_REPLACE and present is None:
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-            if not known and self._xattr_list_size(node, below) + len(name) + 1 > XATTR_LIST_MAX:
+            if present == value:
+                return  # as on ext4 this is no change, and no time moves
+            if present is None and self._xattr_list_size(node, below) + len(name) + 1 > XATTR_LIST_MAX:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._put_xattr(node, below, name, value)
 
@@ -200,7 +202,7 @@ class AttributeOperations:
         await self._links.complete(node)
         async with self._layers.gate(node):
             below = await self._xattrs_below(node)
-            if not self._has_xattr(node, below, name):
+            if self._xattr_value(node, below, name) is None:
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
             self._put_xattr(node, below, name, None)
 
@@ -230,8 +232,8 @@ class AttributeOperations:
         """What the journal must take over from a layer below before it changes one; None: it has them all already."""
         return None if node.own_xattrs else await self._stored_xattrs(node)
 
-    def _has_xattr(self, node: Node, below: dict[bytes, bytes] | None, name: bytes) -> bool:
-        return self._layers.journal.xattr(node.ino, name) is not None if below is None else name in below
+    def _xattr_value(self, node: Node, below: dict[bytes, bytes] | None, name: bytes) -> bytes | None:
+        return self._layers.journal.xattr(node.ino, name) if below is None else below.get(name)
 
     def _xattr_list_size(self, node: Node, below: dict[bytes, bytes] | None) -> int:
         names = self._layers.journal.xattr_names(node.ino) if below is None else below
