@@ -29,7 +29,7 @@ from vfsd.tiers.moves import Moves, Need, Owner
 from vfsd.tiers.policy import Policy
 from vfsd.tiers.pressure import Limit, Reading, limit_of, measure, open_stalls, watch
 from vfsd.tiers.reading import read_disk, read_memory
-from vfsd.tiers.room import KEEP_IN_RAM, Rate, Room
+from vfsd.tiers.room import KEEP_IN_RAM, Room
 from vfsd.tiers.spilling import Spiller
 from vfsd.tiers.tierfile import TierFile, TierName, tier_file_name
 
@@ -90,7 +90,6 @@ class TierFiles:
         self._moves = Moves(self._folders, self.descriptors, self.room, self.owner)
         self.spiller = Spiller(self.room, self._moves)
         self.limit = Limit(ram_budget, "budget")
-        self.hydrate_rate = Rate()
 
     def close(self) -> None:
         """Close every descriptor; the files stay."""

@@ -30,6 +30,9 @@ KEEP_AT_MOST = 0.95
 LONGEST_DELAY = 0.25
 # Clean files are dropped a little ahead, this part of the limit, so that not every write looks for one.
 AHEAD = 1 / 64
+# Clean files are copied to the cache before RAM drops them where making them again is slower than that disk by this factor.
+# A store on a local disk never is: its compressed bytes come from the same disk, and decoding is faster than any.
+SLOWER = 2.0
 # Before anything was measured: what a plain hard disk writes, bytes a second.
 FIRST_RATE = 100e6
 # How much the newest measurement counts in a rate.
@@ -80,6 +83,7 @@ class Room:
         self.warmth_of: Callable[[TierFile], Warmth | None] = lambda file: None
         self.wanted = trio.Event()
         self.spill_rate = Rate()
+        self.hydrate_rate = Rate()
         self.writers_waiting = 0
         self._keep_in_ram = keep_in_ram
         self._changed = trio.Event()
@@ -108,6 +112,8 @@ class Room:
             self.clean[file.tier].add(file)
             self.budgets[file.tier].clean += file.allocated
             self.tell()
+            if self.must_demote():
+                self.wanted.set()
 
     def unmark(self, file: TierFile) -> None:
         """A file may no longer be dropped."""
@@ -195,6 +201,27 @@ class Room:
         """Whether dirty bytes are to leave RAM; once it began, until `excess` is gone."""
         ram = self.budgets["ram"]
         return (ram.dirty > self.spills_from() or ram.used > ram.limit) and self.excess() > 0
+
+    def must_demote(self) -> bool:
+        """Whether clean bytes are to move from RAM to the cache: they are soon to be dropped, and dear to make again."""
+        return self.hydrate_rate.known and self.crowding() > 0 and self.keeps_hydrated()
+
+    def keeps_hydrated(self) -> bool:
+        """Whether what was hydrated is worth the cache's disk."""
+        return self.hydrate_rate.value * SLOWER < self.spill_rate.value
+
+    def crowding(self) -> int:
+        """Clean bytes by which RAM is fuller than `HIGH`."""
+        ram = self.budgets["ram"]
+        return min(ram.clean, ram.used - int(HIGH * ram.limit))
+
+    def demotable(self) -> list[TierFile]:
+        """Clean files of RAM whose bytes may move to the cache now."""
+        return [
+            file
+            for file in self.clean["ram"]
+            if file.busy is None and file.spill is None and file.allocated and not file.discarded
+        ]
 
     def excess(self) -> int:
         """Dirty bytes by which RAM holds more than what spilling goes down to."""

@@ -1,4 +1,5 @@
-"""Spilling: dirty bytes move from RAM to the cache in the background, coldest first, several files at once.
+"""Spilling: dirty bytes move from RAM to the cache in the background, coldest first, several files at once. So do clean
+ones before they are dropped, where making them again from the store is slower than the cache's disk.
 
 Never in anybody's way: a file is read, reopened and written while it is copied; a write makes the copy worthless, it is thrown
 away and the file stays in RAM (`Moves.spill`). Whatever goes wrong leaves the bytes in RAM: it is logged once a minute,
@@ -83,22 +84,33 @@ class Spiller:
                 pause = min(2 * pause, RETRY_AT_MOST)
             else:
                 pause = RETRY
-                if self._room.must_spill() and not moved:
+                if not moved and self._has_work():
                     self._room.wanted = trio.Event()  # nothing can move: whoever waits finds another way
                     self._room.tell()
                     await trio.sleep(NOTHING_TO_DO)
-            if not self._room.must_spill():
+            if not self._has_work():
                 self._room.wanted = trio.Event()
                 self._room.tell()
             else:
                 self._room.wanted.set()
 
+    def _has_work(self) -> bool:
+        return self._room.must_spill() or self._room.must_demote()
+
+    def _victims(self) -> list[TierFile]:
+        """Dirty files that are to leave RAM; if there is no need, clean ones that are dear to make again."""
+        room = self._room
+        if not room.must_spill():
+            return room.coldest(room.demotable(), room.crowding())
+        ram, excess = room.budgets["ram"], room.excess()
+        victims = room.coldest(room.spillable(being_written=False), excess)
+        if not victims and ram.used > ram.limit:
+            victims = room.coldest(room.spillable(being_written=True), excess)
+        return victims
+
     async def _round(self) -> int:
         """Move what is to go now; returns the files that moved."""
-        ram, excess = self._room.budgets["ram"], self._room.excess()
-        victims = self._room.coldest(self._room.spillable(being_written=False), excess)
-        if not victims and ram.used > ram.limit:
-            victims = self._room.coldest(self._room.spillable(being_written=True), excess)
+        victims = self._victims()
         moved = 0
         self.problem, self.blocked = None, False
         free = trio.Semaphore(AT_ONCE)
@@ -113,7 +125,7 @@ class Spiller:
         async with trio.open_nursery() as nursery:
             for file in victims:
                 await free.acquire()
-                if self.problem is not None or self.blocked or self._room.excess() <= 0:
+                if self.problem is not None or self.blocked or not (self._room.excess() or self._room.must_demote()):
                     break
                 nursery.start_soon(one, file)
         return moved

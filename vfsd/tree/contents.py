@@ -256,11 +256,13 @@ class Contents:
     async def _rebuild(self, node: Node, version: int, need: Need) -> TierFile:
         stored = self._layers.store.files.describe(node.record)
         file = self._tiers.create(node.ino, version, expected_size=node.record.size)
+        began = trio.current_time()
         try:
             await self._tiers.fill(file, node.record.size, stored.rebuild, need=need)
         except BaseException:
             self._tiers.discard(file)
             raise
+        self._tiers.room.hydrate_rate.add(node.record.size, trio.current_time() - began)
         return file
 
     # --- writing

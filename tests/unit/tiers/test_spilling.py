@@ -91,6 +91,36 @@ def test_clean_files_go_before_dirty_ones_are_copied(tiers: Tiers) -> None:
     spilling(tiers, act)
 
 
+def test_what_is_dear_to_make_again_goes_to_the_cache_before_it_is_dropped(tiers: Tiers) -> None:
+    """The store is far away: hydrated files move on to the disk, coldest first, and are read from there."""
+
+    async def act() -> None:
+        tiers.files.room.hydrate_rate.add(MIB, 1.0)
+        files = []
+        for number in range(12):
+            files.append(await tiers.filled(some_bytes(MIB // 2, number), clean=True))
+            await until(lambda: not tiers.files.spiller.running and not tiers.files.room.must_demote())
+        tiers.assert_accounted()
+        assert not any(file.discarded for file in files)
+        assert [file.tier for file in files] == ["cache"] * 6 + ["ram"] * 6
+        for number, file in enumerate(files):
+            assert await tiers.content(file) == some_bytes(MIB // 2, number)
+        assert tiers.files.drop_clean() == 12 * MIB // 2
+        tiers.assert_accounted()
+
+    spilling(tiers, act)
+
+
+def test_what_is_quickly_made_again_is_dropped(tiers: Tiers) -> None:
+    async def act() -> None:
+        tiers.files.room.hydrate_rate.add(1000 * MIB, 1.0)
+        files = [await tiers.filled(some_bytes(MIB // 2, n), clean=True) for n in range(12)]
+        assert not list(tiers.cache.iterdir())
+        assert [file.discarded for file in files] == [True] * 5 + [False] * 7
+
+    spilling(tiers, act)
+
+
 def test_pressure_from_outside_moves_even_what_is_being_written(tiers: Tiers) -> None:
     async def act() -> None:
         files = [await tiers.filled(some_bytes(MIB, n)) for n in range(2)]
