@@ -48,6 +48,8 @@ def run_round(layer: str, seed: int) -> int:
 
 def main() -> int:
     layers = os.environ.get("SOAK_LAYERS", ",".join(LAYERS)).split(",")
+    if unknown := set(layers) - set(LAYERS):
+        sys.exit(f"no such layer: {', '.join(sorted(unknown))} (there are {', '.join(LAYERS)})")
     steps, seconds = (float(os.environ.get(name, "inf")) for name in ("SOAK_STEPS", "SOAK_SECONDS"))
     first_seed = int(os.environ.get("SOAK_SEED") or random.randrange(10**6))
     taken, spent = dict.fromkeys(layers, 0), dict.fromkeys(layers, 0.0)
