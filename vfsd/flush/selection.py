@@ -88,14 +88,13 @@ async def select(
 
 
 async def _keep_open_unlinked(tree: Tree) -> None:
-    """Stored files that are open but have no name any more get bytes of their own: the store's go with this flush.
+    """Stored files that are open but have no name any more get what they need of the store: it goes with this flush.
 
     When this returns there is none left, and nothing was awaited since that was seen.
     """
     hopeless: set[int] = set()
     while True:
-        nodes = [node for node in tree.layers.nodes.values() if node.record.nlink == 0 and node.opens > 0]
-        nodes = [node for node in nodes if node.record.kind in (Kind.PLANES, Kind.PLAIN) and not node.dirty]
+        nodes = [node for node in tree.layers.nodes.values() if tree.contents.needs_privacy(node)]
         nodes = [node for node in nodes if node.ino not in hopeless]
         if not nodes:
             return

@@ -303,9 +303,22 @@ class Contents:
         node.record.version += 1
         node.data = self._tiers.create(node.ino, node.record.version)
 
+    def needs_privacy(self, node: Node) -> bool:
+        """Whether an open file without a name still needs the store, which forgets it with the next flush."""
+        if node.record.nlink > 0 or node.opens == 0:
+            return False
+        in_store = node.record.kind in (Kind.PLANES, Kind.PLAIN) and not node.dirty
+        return in_store or (not node.own_xattrs and bool(self._layers.store.catalogue.xattrs(node.ino)))
+
     async def make_private(self, node: Node) -> None:
-        """Give an unlinked but open file bytes of its own, before the store forgets it."""
-        await self._copy_up(node, None)
+        """Give an unlinked but open file bytes and extended attributes of its own, before the store forgets it."""
+        if node.record.kind in (Kind.PLANES, Kind.PLAIN):
+            await self._copy_up(node, None)
+        attributes = {} if node.own_xattrs else self._layers.store.catalogue.xattrs(node.ino)
+        if attributes:
+            with self._recording.change():
+                self._recording.put_xattrs(node, dict(attributes))
+                self._recording.put(node, node.record)  # a row without a link: recovery throws it away
 
     async def _copy_up(self, node: Node, keep: int | None) -> None:
         """Give a node dirty bytes: those it has now, or at least the first `keep` of them."""
