@@ -234,10 +234,12 @@ class _Operations(pyfuse3.Operations):
     @answers("open")
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
         handle = await self._contents.open(inode, flags)
-        if handle.accessed and handle.keep_cache:
+        if handle.accessed:
             self._accessed.add(inode)
             self._access_noted.set()
-        return pyfuse3.FileInfo(fh=self._keep(handle), keep_cache=handle.keep_cache)
+        # a read that we see makes the kernel ask for the access time at once; telling it comes a moment later
+        keep_cache = handle.keep_cache and not handle.accessed
+        return pyfuse3.FileInfo(fh=self._keep(handle), keep_cache=keep_cache)
 
     @answers("create")
     async def create(
