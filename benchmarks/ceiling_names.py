@@ -12,9 +12,7 @@ import contextlib
 import errno
 import os
 import stat
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,11 @@ from typing import Any
 import pyfuse3
 import trio
 
+from benchmarks.ceiling_server import served
+
 # What vfsd tells the kernel of names that only the mount can change; here nobody else changes any.
 FOREVER = 3600.0
 MIN_TASKS = 16
-START_SECONDS = 120
 
 
 class Item:
@@ -158,21 +157,8 @@ class Names(pyfuse3.Operations):
 @contextlib.contextmanager
 def names_ceiling_mounted(folder: Path, mountpoint: Path) -> Iterator[int]:
     """A mount of `folder` for the block; gives the server's process id."""
-    mountpoint.mkdir(exist_ok=True)
-    # in a session of its own, as a daemon is: the scheduler shares the processors among sessions
-    server = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.ceiling_names", folder, mountpoint], start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not os.path.ismount(mountpoint):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("the ceiling's file system did not start")
-            time.sleep(0.02)
-        yield server.pid
-    finally:
-        subprocess.run(["fusermount3", "-u", mountpoint], check=False)
-        server.wait(START_SECONDS)
+    with served("benchmarks.ceiling_names", mountpoint, folder, mountpoint) as pid:
+        yield pid
 
 
 async def _serve() -> None:

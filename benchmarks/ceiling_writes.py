@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,9 +19,10 @@ from typing import Any, TextIO
 import pyfuse3
 import trio
 
+from benchmarks.ceiling_server import served
+
 FOREVER = 3600.0
 MIN_TASKS = 16
-START_SECONDS = 60
 
 
 class Bytes(pyfuse3.Operations):
@@ -126,19 +125,9 @@ class Bytes(pyfuse3.Operations):
 @contextlib.contextmanager
 def writes_ceiling_mounted(folder: Path, mountpoint: Path, trace: Path | None = None) -> Iterator[int]:
     """A mount over `folder` for the block; gives the server's process id."""
-    mountpoint.mkdir(exist_ok=True)
-    arguments = [folder, mountpoint, *([] if trace is None else [trace])]
-    server = subprocess.Popen([sys.executable, "-m", "benchmarks.ceiling_writes", *arguments], start_new_session=True)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not os.path.ismount(mountpoint):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("the ceiling's file system did not start")
-            time.sleep(0.02)
-        yield server.pid
-    finally:
-        subprocess.run(["fusermount3", "-u", mountpoint], check=False)
-        server.wait(START_SECONDS)
+    traced = () if trace is None else (trace,)
+    with served("benchmarks.ceiling_writes", mountpoint, folder, mountpoint, *traced) as pid:
+        yield pid
 
 
 async def _serve() -> None:
