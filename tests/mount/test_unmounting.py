@@ -175,3 +175,13 @@ def test_recover_lists_what_a_crash_left(plate: Plate, mounted: Mounted, vfsd: V
     assert str(source) in listed.out or str(mount.store) in listed.out, str(listed)
     with mounted(source) as mount:
         assert (mount.path / "new.txt").read_text() == "not flushed\n"
+
+
+def test_a_killed_mount_is_mounted_again_while_the_kernel_remembers_its_root(plate: Plate, mounted: Mounted) -> None:
+    source = plate("demo")
+    with mounted(source) as mount:
+        (mount.path / "new").write_bytes(b"new")
+        mount.path.stat()  # from here on the kernel answers this by itself
+        mount.kill()
+    with mounted(source) as mount:
+        assert (mount.path / "new").read_bytes() == b"new"

@@ -16,7 +16,7 @@ from pathlib import Path
 from vfsd.daemon.mountinfo import VFSD_TYPE, mount_at, read_mounts
 from vfsd.errors import UnfitError
 
-# A living daemon answers a getattr of its root within milliseconds; a person waits for about this long.
+# A living daemon answers a statfs within milliseconds; a person waits for about this long.
 PATIENCE_SECONDS = 3.0
 # The kernel's answers when nobody is at the other end: died, or aborted through /sys/fs/fuse/connections.
 DEAD_ERRNOS = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
@@ -33,12 +33,15 @@ class Pulse(StrEnum):
 
 
 def probe(path: Path, patience: float = PATIENCE_SECONDS) -> Pulse:
-    """Ask a mount point for its attributes. An error other than "nobody there" is an answer."""
+    """Ask a mount point how full it is: its attributes the kernel may remember when the daemon is gone.
+
+    An error other than "nobody there" is an answer.
+    """
     answer: list[Pulse] = []
 
     def ask() -> None:
         try:
-            path.stat()
+            os.statvfs(path)
         except OSError as error:
             answer.append(Pulse.DEAD if error.errno in DEAD_ERRNOS else Pulse.ANSWERS)
         else:
