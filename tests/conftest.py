@@ -130,13 +130,19 @@ def mounted(tmp_path: Path, vfsd: Vfsd, transport: str) -> Iterator[Mounted]:
     """`with mounted(source, *options) as mount:` mounts a plate or a store for the block.
 
     The block's end unmounts, with success, unless the block did. Options of vfsd go through; `at` and `store`
-    choose the mount point (made if missing) and the store.
+    choose the mount point (made if missing) and the store; `with_` is another vfsd, one with faults.
     """
     mounts: list[Mount] = []
     sources: dict[Path, Tree] = {}
 
     @contextmanager
-    def mount(source: Path, *options: str | Path, at: Path | None = None, store: Path | None = None) -> Iterator[Mount]:
+    def mount(
+        source: Path,
+        *options: str | Path,
+        at: Path | None = None,
+        store: Path | None = None,
+        with_: Vfsd | None = None,
+    ) -> Iterator[Mount]:
         mountpoint = at or tmp_path / "mnt"
         # A dead mount is there, and nobody can ask it whether it is a folder.
         if mounted_at(mountpoint) is None:
@@ -144,7 +150,8 @@ def mounted(tmp_path: Path, vfsd: Vfsd, transport: str) -> Iterator[Mounted]:
         if not (source / "vfs.json").exists() and source not in sources:
             sources[source] = read_tree(source)
         try:
-            made = mount_plate(vfsd, source, mountpoint, ["--transport", transport, *options], store=store)
+            transported = ["--transport", transport, *options]
+            made = mount_plate(with_ or vfsd, source, mountpoint, transported, store=store)
         except BaseException:
             # A mount that came up and was then found wanting must not stay; its daemon ends with it.
             unmount_with("fusermount3", "-uz", mountpoint)

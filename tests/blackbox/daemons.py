@@ -62,12 +62,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Vfsd:
-    """Runs vfsd commands; every one must end in time and without a traceback."""
+    """Runs vfsd commands; every one must end in time and without a traceback.
+
+    `module` is what is run: another one than the program stands for one with faults.
+    """
 
     environment: Mapping[str, str]
+    module: str = "vfsd"
 
     def command(self, *arguments: str | bytes | Path) -> list[str | bytes | Path]:
-        return [sys.executable, "-m", "vfsd", *arguments]
+        return [sys.executable, "-m", self.module, *arguments]
 
     def __call__(self, *arguments: str | bytes | Path, timeout: float = COMMAND_SECONDS) -> Outcome:
         """Run one command to its end, whatever its exit code."""
