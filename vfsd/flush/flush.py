@@ -5,8 +5,10 @@
 3. *Verify*, behind the writing: every file is rebuilt from what was written and its digest compared, and so is every
    chunk that was copied from a shard that goes. A file that fails as planes is stored as a plain file instead; one that
    cannot be stored at all is kept, and said.
-4. *Commit*: the next catalogue, and with it everything, the receipt included, becomes visible at once.
-5. *Release*: the journal's rows of it go; tier files of unchanged files become clean.
+4. *Commit*: the next catalogue, and with it everything, the receipt included, becomes visible at once. The journal is
+   synced before, and names that go meanwhile leave whiteouts: its rows are right above either catalogue.
+5. *Release*: the journal's rows of it go; tier files of unchanged files become clean. If the daemon or the machine stops
+   before that is durable, the next mount's recovery does it.
 
 Whatever goes wrong before the commit leaves store and journal as they were. Files that change meanwhile stay dirty.
 """
@@ -83,6 +85,7 @@ async def flush_tree(
     """
     async with tree.flush_lock:
         token = _flushing.set(True)
+        tree.layers.flushing = True
         try:
             if formats is None:
                 formats = await trio.to_thread.run_sync(choose_formats)
@@ -91,6 +94,7 @@ async def flush_tree(
         except sqlite3.Error as error:
             raise OSError(f"the catalogue cannot be built ({error})") from error
         finally:
+            tree.layers.flushing = False
             _flushing.reset(token)
 
 
@@ -181,6 +185,12 @@ class _Flush:
         )
 
     async def _commit(self, selection: Selection, assembly: Assembly, transaction: Transaction, build: Path) -> None:
+        # The rows that a crash leaves beside the new catalogue must not be older than what it was made from: an older
+        # whiteout would hide a file that is stored by then. A journal whose disk fails keeps nothing out of the store, though.
+        try:
+            await self._tree.journal.sync()
+        except OSError as error:
+            log.error("journal_not_synced_before_the_commit error=%s", error)
         try:
             await trio.to_thread.run_sync(transaction.publish, build)
         except OSError:

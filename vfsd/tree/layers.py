@@ -64,6 +64,9 @@ class Layers:
         self.store = store
         self.journal = journal
         self.nodes: dict[int, Node] = {}
+        # From a flush's snapshot to its release a name that goes leaves a whiteout: the catalogue that is being published may
+        # have it, and a daemon that is killed before the release must not bring it back.
+        self.flushing = False
         # Directories that have no entry in the catalogue of which it was asked: most that names are made in.
         self._bare: set[int] = set()
         self._bare_in = store.catalogue

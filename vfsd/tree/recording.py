@@ -197,6 +197,8 @@ class Recording:
         if self.shadowed(directory, name):
             self.journal.put_entry(directory.ino, name, WHITEOUT)
             directory.add_below(name)
+        elif self._layers.flushing:
+            self.journal.put_entry(directory.ino, name, WHITEOUT)
         else:
             self.journal.drop_entry(directory.ino, name)
         node = None if directory.children is None else directory.children.get(name)
@@ -223,7 +225,8 @@ class Recording:
     def remove_directory(self, directory: Node, name: bytes, node: Node) -> None:
         """An empty directory is gone; whoever has it open sees nothing in it."""
         self.detach(directory, name)
-        self.journal.drop_entries_of(node.ino)
+        if not self._layers.flushing:
+            self.journal.drop_entries_of(node.ino)
         self.forget_row(node)
         node.record = node.record.changed(nlink=0, opaque=True, ctime=time.time_ns())
         node.children = {}

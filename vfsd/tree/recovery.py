@@ -4,6 +4,9 @@ After a daemon that was killed every file named is there, with every byte that w
 the RAM tier is empty, and bytes of the cache tier that were never synced may be anything: a file then shows its durable
 version again, an older tier file, the store's or the source's; one that has none is gone. Nothing is believed that the
 journal does not name, and nothing is deleted before the journal that no longer names it is durable.
+
+A flush that was stopped between its commit and its release is finished here: rows take their place from the catalogue. Files
+of it that are still in a tier stay dirty and are stored once more, since nobody can tell whether they changed meanwhile.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from vfsd.tree.source import source_ino
 
 log = logging.getLogger("vfsd.tree")
 
+STORED = (Kind.PLANES, Kind.PLAIN)
+
 
 @final
 class Recovery:
@@ -43,37 +48,65 @@ class Recovery:
         self._restarted = self._journal.machine_restarted()
 
     async def run(self) -> None:
-        """Bring journal, nodes and tiers in line; before anything else is done with the tree."""
+        """Bring journal, nodes and tiers in line; before anything else is done with the tree. Killed half-way, it is repeated."""
         with self._journal.change():
             for row in self._journal.inodes():
                 if row.record.nlink == 0:
                     self._journal.drop_inode(row.record.ino)
-                elif row.tier is not None:
-                    self._recover(row)
+                    continue
+                placed = self._placed(row)
+                if placed.tier is not None:
+                    self._recover(placed, row)
+                elif placed != row:
+                    self._put(placed)
             self._journal.note_boot()
         await self._journal.sync()
         for name in self._tiers.remove_strangers(self._known_files()):
             log.info("removed_unnamed_tier_file name=%s", name)
 
+    def _placed(self, row: JournalRecord) -> JournalRecord:
+        """A row with its committed bytes where the catalogue has them: a flush that was stopped before its release was
+        durable has left rows that do not know yet."""
+        committed = self._layers.store.catalogue.inode(row.record.ino)
+        if committed is None or not row.record.kind.is_file:
+            return row
+        record = row.record.placed_as(committed)
+        if row.tier is not None:  # they are the tier file's
+            record = replace(record, size=row.record.size, version=row.record.version)
+        return replace(row, record=record)
+
+    def _put(self, row: JournalRecord) -> None:
+        self._journal.put_inode(row.record, row.tier, row.own_xattrs, row.unsettled)
+
     def _known_files(self) -> set[tuple[int, int, str]]:
         files = [file for node in self._layers.nodes.values() for file in (node.data, node.replaced)]
         return {(file.ino, file.version, file.tier) for file in files if file is not None}
 
-    def _recover(self, row: JournalRecord) -> None:
+    def _recover(self, row: JournalRecord, before: JournalRecord) -> None:
+        """Settle what a row with a tier shows; `before` is the row as the journal has it."""
         record = row.record
         assert row.tier is not None
         there = record.version in self._there[row.tier].get(record.ino, ())
         older = self._older_version(row)
         doubtful = row.unsettled and self._restarted
         if there and not (doubtful and self._has_durable_version(row, older)):
-            self._adopt(row, record.version, row.tier, unsettled=row.unsettled, replaced=older)
+            self._adopt(row, before, record.version, row.tier, unsettled=row.unsettled, replaced=older)
             return
         path = self._layers.path_of(record.ino)
+        committed = self._layers.store.catalogue.inode(record.ino)
+        if committed is not None and committed.kind in STORED and committed.version >= record.version:
+            if (
+                committed.digest != before.record.digest
+            ):  # else the row is the release's own: the file changed meanwhile
+                log.info("was_stored path=%s", shown_path(path))
+                self._show_committed(row)
+                return
+            older = None  # the store's is newer
         self._lost.append(path)
         cause = "not_synced_before_the_machine_stopped" if there else "gone_with_the_memory_of_the_machine"
         if older is not None:
             log.error("newest_bytes_lost path=%s cause=%s now=older_version", shown_path(path), cause)
-            self._adopt(row, older, "cache", unsettled=False, replaced=None)
+            self._adopt(row, before, older, "cache", unsettled=False, replaced=None)
         elif record.kind is Kind.FRESH:
             log.error("bytes_lost path=%s cause=%s", shown_path(path), cause)
             self._remove(row)
@@ -87,7 +120,7 @@ class Recovery:
         return max((version for version in versions if version < row.record.version), default=None)
 
     def _has_durable_version(self, row: JournalRecord, older: int | None) -> bool:
-        if older is not None or row.record.kind in (Kind.PLANES, Kind.PLAIN):
+        if older is not None or row.record.kind in STORED:
             return True
         return row.record.kind is Kind.SOURCE and self._in_source(row) is not None
 
@@ -106,7 +139,14 @@ class Recovery:
             return None
 
     def _adopt(
-        self, row: JournalRecord, version: int, tier: TierName, *, unsettled: bool, replaced: int | None
+        self,
+        row: JournalRecord,
+        before: JournalRecord,
+        version: int,
+        tier: TierName,
+        *,
+        unsettled: bool,
+        replaced: int | None,
     ) -> None:
         """The node of a row whose bytes are in a tier file."""
         record = replace(row.record, version=version)
@@ -116,8 +156,9 @@ class Recovery:
         older = None if replaced is None else self._tiers.find(record.ino, replaced, "cache")
         self._layers.nodes[node.ino] = node
         self._contents.adopt_recovered(node, unsettled=unsettled, replaced=older)
-        if (version, tier, unsettled) != (row.record.version, row.tier, row.unsettled):
-            self._journal.put_inode(record, tier, row.own_xattrs, unsettled)
+        adopted = JournalRecord(record, tier, row.own_xattrs, unsettled)
+        if adopted != before:
+            self._put(adopted)
 
     def _show_committed(self, row: JournalRecord) -> None:
         """A file whose newest bytes are gone shows its committed version, or the source's, again."""

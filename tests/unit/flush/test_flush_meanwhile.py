@@ -247,8 +247,7 @@ def test_killed_after_the_commit(released: bool, tmp_path: Path, monkeypatch: py
 
     async def go_on() -> None:
         async with bench.mounted() as session:
-            if released:
-                assert await session.contents() == seen
+            assert await session.contents() == seen
             await session.flush_all()
             session.tree.tiers.drop_clean()
             assert await session.contents() == seen
