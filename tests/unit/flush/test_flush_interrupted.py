@@ -1,4 +1,4 @@
-"""A daemon or a machine that stops between the commit of the catalogue and the release: finished by the next mount, never half."""
+"""A daemon or machine that stops between the commit of the catalogue and the release: the next mount finishes, never half."""
 
 from __future__ import annotations
 
