@@ -70,7 +70,8 @@ def shared_data() -> Path:
 @pytest.fixture
 def vfsd(tmp_path: Path) -> Vfsd:
     """Runs `vfsd` commands; a user's state lies in the test's own folder, root's where root's always lies."""
-    return Vfsd({**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")})
+    folders = {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    return Vfsd({**os.environ, **folders})
 
 
 @pytest.fixture(params=["pyfuse3"])

@@ -8,19 +8,18 @@ from typing import Any
 
 import click
 
-from vfsd.cli.parameters import LEVELS, PATH, PLATE_FORMAT, PLATE_PATTERN
+from vfsd.cli.parameters import PATH, setting_options
+
+# What a conversion has in common with a mount.
+SETTINGS = ("plate_format", "pattern", "levels")
 
 
 @click.command("convert", short_help="Put a whole plate into a store.")
 @click.argument("source", type=PATH)
 @click.argument("store", type=PATH)
-@PLATE_FORMAT
-@PLATE_PATTERN
-@click.option("--levels", type=LEVELS, metavar="N", help="Halve the images N times for viewers. [default: auto]")
+@setting_options(*SETTINGS)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def convert_command(
-    source: Path, store: Path, plate_format: str | None, pattern: str | None, levels: int | None, as_json: bool
-) -> int:
+def convert_command(source: Path, store: Path, as_json: bool, **settings: Any) -> int:
     """Store the plate SOURCE in STORE, every file verified. SOURCE is not changed.
 
     Images get smaller copies for viewers, each half the one before, until a side is at most 256 pixels; --levels 0
@@ -29,6 +28,7 @@ def convert_command(
     from vfsd.cli.progress import ProgressDisplay
     from vfsd.cli.umount import print_outcome
     from vfsd.daemon.checks import check_source, refuse_nesting
+    from vfsd.daemon.configuration import option_layer, values
     from vfsd.daemon.outcome import FlushSummary, Outcome
     from vfsd.daemon.running import run_until_done
     from vfsd.daemon.sizes import format_count
@@ -36,7 +36,8 @@ def convert_command(
     from vfsd.flush import convert_plate
     from vfsd.plates import choose_formats
 
-    formats = choose_formats(plate_format, pattern)
+    chosen = values(SETTINGS, option_layer(settings))
+    formats, levels = choose_formats(chosen["plate_format"], chosen["pattern"]), chosen["levels"]
     plate = check_source(source)
     refuse_nesting({"store": store, "source": plate})
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import click
 
-from vfsd.cli.parameters import PATH, PLATE_FORMAT, PLATE_PATTERN
+from vfsd.cli.parameters import PATH, setting_options
 
 
 @click.command("doctor", short_help="Is this machine fit? Is that a plate?")
 @click.option("--plate", type=PATH, metavar="DIR", help="Say instead which plates a folder holds, and what is left.")
-@PLATE_FORMAT
-@PLATE_PATTERN
+@setting_options("plate_format", "pattern")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor_command(plate: Path | None, plate_format: str | None, pattern: str | None, as_json: bool) -> int:
     """Look at everything that commonly goes wrong. Exit code 2 if vfsd cannot work here."""
@@ -39,11 +38,14 @@ def doctor_command(plate: Path | None, plate_format: str | None, pattern: str | 
 def _look_at_plate(folder: Path, plate_format: str | None, pattern: str | None, as_json: bool) -> int:
     from vfsd.cli.plate_report import print_survey, survey_document
     from vfsd.daemon.checks import check_source
+    from vfsd.daemon.configuration import option_layer, values
     from vfsd.errors import shown_path
     from vfsd.plates import choose_formats
     from vfsd.plates.survey import survey_folder
 
-    formats = choose_formats(plate_format, pattern)
+    given = option_layer({"plate_format": plate_format, "pattern": pattern})
+    chosen = values(("plate_format", "pattern"), given)
+    formats = choose_formats(chosen["plate_format"], chosen["pattern"])
     checked = check_source(folder)
     survey = survey_folder(checked, formats)
     if as_json:

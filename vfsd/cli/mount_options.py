@@ -7,12 +7,12 @@ for a set one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from vfsd.daemon.sizes import parse_levels, parse_size
+from vfsd.daemon.configuration import Layer, option_layer
+from vfsd.daemon.settings import BY_NAME, Kind, Setting, nearest
 from vfsd.errors import UsageProblem, shown_path
 
 # Passed on to the kernel, which understands them for FUSE.
@@ -58,71 +58,64 @@ REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class GivenOptions:
-    """What the options set; None where they say nothing."""
+    """What the options set, and what the kernel is to be told."""
 
-    read_only: bool | None = None
-    allow_other: bool | None = None
-    ingest: bool | None = None
-    store: Path | None = None
-    ram: int | None = None
-    ram_dir: Path | None = None
-    cache: Path | None = None
-    cache_size: int | None = None
-    keep_in_ram: int | None = None
-    stream_above: int | None = None
-    transport: str | None = None
-    plate_format: str | None = None
-    pattern: str | None = None
-    levels: int | None = None
+    settings: Layer
     kernel: tuple[str, ...] = ()
 
 
-def parse_mount_options(arguments: Iterable[str]) -> GivenOptions:
+def parse_mount_options(arguments: Iterable[str], *, sloppy: bool = False) -> GivenOptions:
     """Read the values of all `-o`; the last of contradicting ones counts, as for mount(8).
+
+    Parameters
+    ----------
+    arguments : iterable of str
+        Lists of options, separated by commas.
+    sloppy : bool
+        Leave out what is not known, as `mount -s` asks.
 
     Raises
     ------
     UsageProblem
         For an unknown option, a missing or an unexpected value.
     """
-    given = GivenOptions()
-    for argument in arguments:
-        for option in argument.split(","):
-            if option:
-                given = replace(given, **_meaning(option, given))
-    return given
+    settings: dict[str, str | bool] = {}
+    kernel: list[str] = []
+    for option in (option for argument in arguments for option in _split(argument)):
+        key, has_value, value = option.partition("=")
+        name = key.replace("-", "_")
+        if key.startswith(NO_MEANING_PREFIXES) or (has_value and key in NO_MEANING_KEYS):
+            continue
+        if name in REFUSED:
+            raise UsageProblem(f"the mount option {shown_path(key)!r} is not supported: {REFUSED[name]}")
+        setting, truth = _setting(name)
+        if setting is not None and setting.kind is not Kind.FLAG:
+            if not value:
+                raise UsageProblem(f"the mount option {key!r} needs a value, as in {key}=…")
+            settings[setting.name] = value
+        elif setting is not None and (truth or not has_value):
+            settings[setting.name] = value if has_value else truth
+        elif key in ("ro", "rw") and not has_value:
+            settings["read_only"] = key == "ro"
+        elif key in KERNEL and not has_value:
+            kernel.append(key)
+        elif not sloppy and (has_value or key not in NO_MEANING):
+            meant = nearest(name, [*BY_NAME, *KERNEL])
+            raise UsageProblem(
+                f"unknown mount option {shown_path(option)!r}",
+                remedy=None if meant is None else f"Did you mean {meant}?",
+            )
+    return GivenOptions(option_layer(settings, "-o"), tuple(kernel))
 
 
-def _meaning(option: str, given: GivenOptions) -> dict[str, Any]:
-    """The fields that one option sets."""
-    key, has_value, value = option.partition("=")
-    name = key.replace("-", "_")
-    if key.startswith(NO_MEANING_PREFIXES) or (has_value and key in NO_MEANING_KEYS):
-        return {}
-    if name in REFUSED:
-        raise UsageProblem(f"the mount option {shown_path(key)!r} is not supported: {REFUSED[name]}")
-    if name in ("ram", "cache_size", "keep_in_ram", "stream_above"):
-        return {name: parse_size(_needed(key, value))}
-    if name in ("store", "ram_dir", "cache"):
-        return {name: Path.cwd() / _needed(key, value)}
-    if name == "levels":
-        return {name: parse_levels(_needed(key, value))}
-    if name in ("transport", "plate_format", "pattern"):
-        return {name: _needed(key, value)}
-    if has_value:
-        raise UsageProblem(f"unknown mount option {shown_path(option)!r}")
-    if key in ("ro", "rw"):
-        return {"read_only": key == "ro"}
-    if name in ("allow_other", "ingest"):
-        return {name: True}
-    if key in KERNEL:
-        return {"kernel": (*given.kernel, key)}
-    if key in NO_MEANING:
-        return {}
-    raise UsageProblem(f"unknown mount option {shown_path(option)!r}")
+def _split(argument: str) -> list[str]:
+    """The options of one list. A value in double quotes may hold commas, as mount(8) has it."""
+    return [option.replace('"', "") for option in re.findall(r'(?:"[^"]*"|[^,"]|")+', argument) if option]
 
 
-def _needed(key: str, value: str) -> str:
-    if not value:
-        raise UsageProblem(f"the mount option {key!r} needs a value, as in {key}=…")
-    return value
+def _setting(name: str) -> tuple[Setting | None, bool]:
+    """The setting that an option without its value means, and whether it turns it on."""
+    if name in BY_NAME:
+        return BY_NAME[name], True
+    opposite = BY_NAME.get(name.removeprefix("no").removeprefix("_")) if name.startswith("no") else None
+    return (opposite, False) if opposite is not None and opposite.kind is Kind.FLAG else (None, False)

@@ -1,13 +1,17 @@
-"""What several commands take: paths as they are, sizes, and what names of plates mean."""
+"""What several commands take: paths as they are, and settings of a mount as options of a command."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
-from vfsd.daemon.sizes import parse_levels, parse_size
+from vfsd.daemon.settings import BY_NAME, Kind, Setting
 from vfsd.errors import UsageProblem
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def path(text: str) -> Path:
@@ -17,23 +21,25 @@ def path(text: str) -> Path:
     return Path.cwd() / text
 
 
-def size(text: str) -> int:
-    """A number of bytes: 8G, 512MiB, 2TB."""
-    return parse_size(text)
-
-
-def levels(text: str) -> int | None:
-    """How many levels images get below their full size: a number, or "auto"."""
-    return parse_levels(text)
-
-
 PATH = path
-SIZE = size
-LEVELS = levels
 
-PLATE_FORMAT = click.option(
-    "--plate-format", metavar="NAME", help="Which instrument took the plate. [default: found by names and metadata]"
-)
-PLATE_PATTERN = click.option(
-    "--pattern", metavar="PATTERN", help="What names mean, as '{row}{column}_s{field}_w{channel}.tif'."
-)
+
+def setting_options(*names: str) -> Callable[[Command], Command]:
+    """Give a command the options of these settings; each comes as its text (a flag as a truth), None if not given."""
+
+    def add(command: Command) -> Command:
+        for name in reversed(names):
+            command = _option(BY_NAME[name])(command)
+        return command
+
+    return add
+
+
+def _option(setting: Setting) -> Callable[[Command], Command]:
+    if setting.kind is Kind.FLAG:
+        opposite = setting.option.replace("--", "--no-", 1)
+        return click.option(f"{setting.option}/{opposite}", setting.name, default=None, help=setting.help)
+    text = f"{setting.help} [default: {setting.default}]"
+    if setting.choices:
+        return click.option(setting.option, setting.name, type=click.Choice(setting.choices), help=text)
+    return click.option(setting.option, setting.name, metavar=setting.metavar, help=text)
