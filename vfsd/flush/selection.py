@@ -64,6 +64,7 @@ async def select(
     if ingest and tree.source is not None:
         ingested = await walk_source(tree, obstacles, wanted)
     await _keep_open_unlinked(tree)
+    tree.contents.look_for_survivors()
     # no await from here on: rows, nodes and tier files are those of one moment
     selection = Selection(Snapshot.take(tree), obstacles=obstacles)
     taken: set[int] = set()

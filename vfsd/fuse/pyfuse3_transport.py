@@ -283,7 +283,7 @@ class _Operations(pyfuse3.Operations):
 
     @answers("fsync")
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await self._contents.fsync(self._files[fh].node)
+        await self._contents.fsync(self._files[fh].node, data_only=datasync)
 
     # --- attributes
 

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -31,6 +31,7 @@ from vfsd.tiers.pressure import Limit, Reading, limit_of, measure, open_stalls, 
 from vfsd.tiers.reading import read_disk, read_memory
 from vfsd.tiers.room import KEEP_IN_RAM, Room
 from vfsd.tiers.spilling import Spiller
+from vfsd.tiers.syncing import Syncing
 from vfsd.tiers.tierfile import TierFile, TierName, tier_file_name
 
 log = logging.getLogger("vfsd.tiers")
@@ -88,6 +89,7 @@ class TierFiles:
         self.room.drop = self._drop
         self.room.warmth_of = lambda file: self.owner.warmth(file)
         self._moves = Moves(self._folders, self.descriptors, self.room, self.owner)
+        self._syncing = Syncing(self._folders, self._moves)
         self.spiller = Spiller(self.room, self._moves)
         self.limit = Limit(ram_budget, "budget")
 
@@ -189,6 +191,7 @@ class TierFiles:
     def find(self, ino: int, version: int, tier: TierName) -> TierFile | None:
         """A file that an earlier daemon left, or None if it is not there."""
         file = TierFile(ino, version, tier)
+        file.survivor = self._folders.is_being_written(file)
         try:
             fd = self._folders.open(file)
         except OSError as error:
@@ -199,6 +202,20 @@ class TierFiles:
         self.descriptors.adopt(file, fd)
         self._moves.measure(file)
         return file
+
+    def has_survivor(self, file: TierFile) -> bool:
+        """Whether a program that outlived an earlier daemon still writes to a file; looks again, at its size too."""
+        if file.survivor and not file.discarded:
+            self.descriptors.forget(file)  # ours would count as a writer
+            file.survivor = self._folders.is_being_written(file)
+            self.measure(file)
+            if not file.survivor:
+                file.changes += 1
+        return file.survivor
+
+    def measure(self, file: TierFile) -> None:
+        """Look at the size of a file that others write."""
+        self._moves.measure(file)
 
     def versions(self, tier: TierName) -> dict[int, list[int]]:
         """The data versions of each inode that an earlier daemon left in a tier."""
@@ -244,7 +261,7 @@ class TierFiles:
         self._folders.rename(file.tier, file.name, tier_file_name(file.ino, version))
         self.room.unmark(file)
         file.version = version
-        file.clean = False
+        file.clean = file.named = False
 
     def drop_clean(self, tier: TierName | None = None) -> int:
         """Drop every clean file (of one tier); returns the bytes freed."""
@@ -320,17 +337,13 @@ class TierFiles:
         os.utime(fd, ns=(atime, mtime))
         file.mtime = mtime
 
-    async def fsync(self, file: TierFile) -> None:
-        """The bytes survive power loss when this returns: a RAM file moves to the cache first, for good.
+    async def fsync(self, file: TierFile, *, data_only: bool = False) -> None:
+        """The bytes survive power loss when this returns: a RAM file moves to the cache first, for good."""
+        await self._syncing.sync(file, data_only=data_only)
 
-        Nothing is to be done for a file that became clean meanwhile: the store has synced its bytes.
-        """
-        await self._moves.to_cache(file)
-        if file.clean or file.discarded:
-            return
-        with self._moves.pinned(file) as fd:
-            await trio.to_thread.run_sync(os.fsync, fd)
-        await trio.to_thread.run_sync(os.fsync, self._folders.descriptor("cache"))
+    async def sync_all(self, files: Sequence[TierFile]) -> None:
+        """The same for many files, all in the cache."""
+        await self._syncing.sync_all(files)
 
     async def fill(self, file: TierFile, size: int, work: Callable[[int], None], *, need: Need = Need.PATIENT) -> None:
         """Let `work(fd)` write the `size` bytes of a new file in a thread (copy-up, hydrate), within the budget.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import final
@@ -57,6 +59,27 @@ class TierFolders:
             return os.open(file.name, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._descriptors[file.tier])
         except FileNotFoundError as error:
             raise OSError(errno.EIO, f"its bytes are gone from the {file.tier} tier", file.name) from error
+
+    def is_being_written(self, file: TierFile) -> bool:
+        """Whether any descriptor that can write it is open somewhere; ours count as well.
+
+        A read lease is granted only where there is none (fcntl(2), F_SETLEASE); it is given back at once.
+        """
+        try:
+            fd = os.open(file.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._descriptors[file.tier])
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.fcntl(
+                fd, fcntl.F_SETSIG, signal.SIGURG
+            )  # whoever opens it in between: ignored, where SIGIO would end us
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except OSError as error:
+            return error.errno == errno.EAGAIN  # others: a file system without leases
+        finally:
+            os.close(fd)
+        return False
 
     def open_for_reading(self, file: TierFile) -> int:
         """A descriptor of its own, also of a file that moves just now. May be called in any thread."""

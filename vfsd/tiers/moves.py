@@ -150,6 +150,8 @@ class Moves:
                 continue
             if file.tier == "cache" or file.discarded:
                 return
+            if file.survivor:
+                raise OSError(errno.EBUSY, "a program that outlived an earlier daemon still writes to it", file.name)
             if self._room.make("cache", file.allocated):
                 break
             await self._give_room(file.allocated, need=need)
@@ -224,6 +226,7 @@ class Moves:
         self._folders.remove("ram", file.name)
         self._room.leave(file)
         file.tier = "cache"
+        file.named = False
         self._room.enter(file)
         if file.clean:
             self._room.mark(file)

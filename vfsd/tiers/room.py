@@ -234,6 +234,7 @@ class Room:
             file
             for file in self.members["ram"]
             if not file.clean and not file.discarded and file.busy is None and file.spill is None and file.allocated
+            if not file.survivor
             if being_written or self.rank(file)[0] < Warmth.BEING_WRITTEN
         ]
 

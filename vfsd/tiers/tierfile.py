@@ -65,6 +65,13 @@ class TierFile:
         When the contents last changed (trio time); 0 for a file that an earlier daemon left.
     spill : Spill or None
         A copy to the cache that is under way.
+    named : bool
+        Its name in the cache's folder is durable.
+    sync_failure : int or None
+        The errno of a sync that failed: no later one could be believed. Storing the file is the way out.
+    survivor : bool
+        A program opened it through an earlier daemon's passthrough, outlived that daemon and may still write: the inode
+        must stay the file's, so that it is neither moved nor flushed nor released.
     """
 
     __slots__ = (
@@ -76,8 +83,11 @@ class TierFile:
         "discarded",
         "ino",
         "mtime",
+        "named",
         "size",
         "spill",
+        "survivor",
+        "sync_failure",
         "tier",
         "version",
     )
@@ -95,6 +105,9 @@ class TierFile:
         self.discarded = False
         self.busy: trio.Event | None = None
         self.spill: Spill | None = None
+        self.named = False
+        self.sync_failure: int | None = None
+        self.survivor = False
 
     def void_spill(self) -> None:
         """The file changes: a copy of it that is under way is worth nothing."""

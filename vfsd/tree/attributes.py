@@ -101,6 +101,8 @@ class AttributeOperations:
         """What `stat` shows."""
         node = self._layers.node(ino)
         await self._layers.revalidate_file(node)
+        if node.data is not None and node.data.survivor:
+            self._tiers.measure(node.data)
         return node.attributes()
 
     async def setattr(self, ino: int, changes: Changes) -> Attributes:

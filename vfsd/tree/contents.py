@@ -4,9 +4,7 @@ Where a read goes: to the tier file if there is one (dirty or hydrated); else to
 hydrated first, or, if it is large, only the blocks that the read touches are decoded. Where a write goes: to a dirty tier
 file, which the first write makes (copy-up); opening, attributes and names never copy bytes.
 
-Power loss: what was synced or stored is not given up for what was not. A copy-up, and a cut to nothing, leave the durable
-bytes where they are, in the source, the store, or an older tier file (`Node.replaced`), and the row says so (`unsettled`)
-until the new bytes are synced or stored; after a restart of the machine the durable ones count.
+What of it survives power loss is `durability`'s.
 
 Touched only by the trio thread. Making or replacing a node's `data` happens under the node's gate, so that two first
 writes copy up once.
@@ -23,11 +21,11 @@ from typing import final
 
 import trio
 
-from vfsd.errors import shown_path
 from vfsd.store import Kind
 from vfsd.store.catalogue import Catalogue
 from vfsd.store.stored import StoredFile
 from vfsd.tiers import Need, TierFile, TierFiles, Warmth, copy_unchanged, is_companion, read_disk
+from vfsd.tree.durability import Durability
 from vfsd.tree.hard_links import HardLinks
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
@@ -73,18 +71,25 @@ class Contents:
     """See the module."""
 
     def __init__(
-        self, layers: Layers, recording: Recording, links: HardLinks, tiers: TierFiles, *, read_only: bool
+        self,
+        layers: Layers,
+        recording: Recording,
+        links: HardLinks,
+        tiers: TierFiles,
+        durability: Durability,
+        *,
+        read_only: bool,
     ) -> None:
         self._layers = layers
         self._recording = recording
         self._links = links
         self._tiers = tiers
+        self.durability = durability
         self._read_only = read_only
         tiers.owner.moved = self._moved
         tiers.owner.dropped = self._dropped
-        tiers.owner.spare = self._give_back
+        tiers.owner.spare = durability.give_back
         tiers.owner.warmth = self._warmth
-        self._unsettled: set[Node] = set()
         self.last_used = 0.0
         """When a program last asked for bytes (`time.monotonic`)."""
 
@@ -135,12 +140,12 @@ class Contents:
                 node.recorded = False
             except OSError as error:  # recovery throws rows without a link away
                 log.warning("row_of_unlinked_file_stays ino=%d error=%s", node.ino, error.strerror)
-        self.release_data(node)
+        self.durability.release(node)
 
     def drop_if_unused(self, node: Node) -> None:
         """Forget a node that nobody can reach any more, and its bytes."""
         if self._layers.drop_if_unused(node):
-            self.release_data(node)
+            self.durability.release(node)
             self._tiers.descriptors.forget(node)
 
     # --- reading
@@ -288,9 +293,10 @@ class Contents:
         if not node.record.kind.is_file:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         while True:
+            await self.idle(node)  # a first fsync may be moving it to the cache: then its bytes are to be kept
             if not node.dirty:
                 await self._copy_up(node, size)
-            elif size == 0 and self._may_be_synced(node):
+            elif size == 0 and self.durability.may_be_synced(node):
                 await self._start_anew(node)
             else:
                 break
@@ -357,22 +363,11 @@ class Contents:
             raise
         return file
 
-    @staticmethod
-    def _may_be_synced(node: Node) -> bool:
-        data = node.data
-        return (
-            data is not None
-            and data.tier == "cache"
-            and data.size > 0
-            and not node.unsettled
-            and bool(node.record.nlink)
-        )
-
     async def _start_anew(self, node: Node) -> None:
         """Give a dirty file a new, empty version; the one that may have been synced stays until the new one is."""
         async with self._layers.gate(node):
             older = node.data
-            if older is None or older.clean or not self._may_be_synced(node):
+            if older is None or older.clean or not self.durability.may_be_synced(node):
                 return
             version = node.record.version + 1
             self._own_data(node, self._tiers.create(node.ino, version), version, keep_times=False)
@@ -397,31 +392,14 @@ class Contents:
             if earlier is file:
                 node.data = None
             raise
-        self._unsettled.add(node)
+        self.durability.took_the_place(node)
         if earlier is not None and earlier.clean:
             self._tiers.discard(earlier)
 
     def drop_clean_data(self, node: Node) -> None:
         """Drop a hydrated copy; dirty bytes stay."""
         if node.data is not None and node.data.clean and node.data.busy is None:
-            self.release_data(node)
-
-    def release_data(self, node: Node) -> None:
-        """The node's tier files are not needed any more.
-
-        A dirty file of the cache tier may hold bytes that were synced: it goes once the journal rows that no longer name
-        it are durable.
-        """
-        self._let_go_of_replaced(node)
-        file, node.data = node.data, None
-        if file is not None:
-            self._discard_durably(file)
-
-    def _discard_durably(self, file: TierFile) -> None:
-        if file.tier == "cache" and not file.clean:
-            self._layers.journal.after_sync(lambda: self._tiers.discard(file))
-        else:
-            self._tiers.discard(file)
+            self.durability.release(node)
 
     async def idle(self, node: Node) -> None:
         """Return when no bytes of the node move; until the next `await` it then stays so."""
@@ -430,61 +408,14 @@ class Contents:
 
     # --- durability
 
-    async def fsync(self, node: Node) -> None:
-        """The file's bytes and name survive power loss when this returns."""
-        await self._sync_bytes(node)
-        await self._layers.journal.sync()
+    async def fsync(self, node: Node, *, data_only: bool = False) -> None:
+        """The file's bytes and name survive power loss when this returns; `data_only`: as fdatasync(2)."""
+        await self.durability.fsync(node, data_only=data_only)
 
-    async def _sync_bytes(self, node: Node) -> None:
-        data = node.data
-        if data is None or data.clean or node.record.nlink == 0:
-            return
-        await self._tiers.fsync(data)
-        if node.data is data and node.unsettled:
-            with self._recording.change():
-                self._recording.settle(node)
-            self._let_go_of_replaced(node)
-
-    async def sync_before_replacing(self, node: Node, victim: Node) -> None:
-        """Before a rename puts `node` in the place of `victim`: bytes that may be durable only go for durable ones.
-
-        Nothing is to be done while the new bytes are in RAM and the old ones in source or store: after a power loss the
-        new file is missing, and recovery shows the old one again.
-        """
-        data = node.data
-        if data is None or data.clean:
-            return
-        durable = victim.data if victim.replaced is None else victim.replaced
-        if data.tier == "cache" or (durable is not None and durable.tier == "cache" and not durable.clean):
-            await self.fsync(node)
-
-    async def settle(self) -> None:
-        """Sync what took the place of durable bytes and lies in the cache, and let go of what it replaced.
-
-        What it replaced goes with the journal's next sync.
-        """
-        for node in list(self._unsettled):
-            if not node.dirty or node.record.nlink == 0:
-                self._let_go_of_replaced(node)
-            elif node.data is not None and node.data.tier == "cache":
-                try:
-                    await self._sync_bytes(node)
-                except OSError as error:
-                    log.error("cannot_be_synced path=%s error=%s", shown_path(node.path()), error)
-
-    def adopt_recovered(self, node: Node, *, unsettled: bool, replaced: TierFile | None) -> None:
-        """A node whose tier file an earlier daemon left."""
-        node.unsettled, node.replaced = unsettled, replaced
-        if unsettled:
-            self._unsettled.add(node)
-
-    def _let_go_of_replaced(self, node: Node) -> None:
-        """What the node's bytes replaced is needed no more."""
-        self._unsettled.discard(node)
-        node.unsettled = False
-        older, node.replaced = node.replaced, None
-        if older is not None:
-            self._discard_durably(older)
+    def look_for_survivors(self) -> None:
+        """Close the handles of programs that outlived an earlier daemon (`durability`) and have let go since."""
+        for node in self.durability.released_by_survivors():
+            self._close(node, True)
 
     # --- what the tiers tell
 
@@ -509,11 +440,3 @@ class Contents:
         if node.opens:
             return Warmth.IN_USE
         return Warmth.COMPANION if is_companion(node.name, file.size) else None
-
-    async def _give_back(self) -> bool:
-        """The cache is full: what only waits for a durability point goes now."""
-        await self.settle()
-        if not self._layers.journal.waiting:
-            return False
-        await self._layers.journal.sync()
-        return True

@@ -232,7 +232,7 @@ class Names:
                 self._recording.touch_directory(directory, links=1 if node.is_directory else 0)
                 self._recording.attach(directory, name, node)
         except BaseException:
-            self._contents.release_data(node)
+            self._contents.durability.release(node)
             self._layers.nodes.pop(node.ino, None)
             raise
         node.lookups += 1
@@ -342,7 +342,7 @@ class Names:
         if victim.is_directory:
             await self._layers.children(victim, fresh=True)
         elif victim is not node:
-            await self._contents.sync_before_replacing(node, victim)
+            await self._contents.durability.sync_before_replacing(node, victim)
 
     def _exchange(
         self, source: Node, old_name: bytes, node: Node, target: Node, new_name: bytes, other: Node | None

@@ -20,7 +20,7 @@ from vfsd.errors import shown_path
 from vfsd.store import Kind
 from vfsd.store.catalogue import WHITEOUT
 from vfsd.tiers import TierFiles, TierName
-from vfsd.tree.contents import Contents
+from vfsd.tree.durability import Durability
 from vfsd.tree.journal import JournalRecord
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
@@ -35,10 +35,10 @@ STORED = (Kind.PLANES, Kind.PLAIN)
 class Recovery:
     """See the module. `lost` is given the paths of files whose newest bytes are gone."""
 
-    def __init__(self, layers: Layers, contents: Contents, tiers: TierFiles, lost: list[bytes]) -> None:
+    def __init__(self, layers: Layers, durability: Durability, tiers: TierFiles, lost: list[bytes]) -> None:
         self._layers = layers
         self._journal = layers.journal
-        self._contents = contents
+        self._durability = durability
         self._tiers = tiers
         self._lost = lost
         self._there: dict[TierName, dict[int, list[int]]] = {
@@ -155,7 +155,7 @@ class Recovery:
         node.data = self._tiers.find(record.ino, version, tier)
         older = None if replaced is None else self._tiers.find(record.ino, replaced, "cache")
         self._layers.nodes[node.ino] = node
-        self._contents.adopt_recovered(node, unsettled=unsettled, replaced=older)
+        self._durability.adopt_recovered(node, unsettled=unsettled, replaced=older)
         adopted = JournalRecord(record, tier, row.own_xattrs, unsettled)
         if adopted != before:
             self._put(adopted)

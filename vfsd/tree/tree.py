@@ -17,6 +17,7 @@ from vfsd.store import Store
 from vfsd.tiers import TierFiles
 from vfsd.tree.attributes import AttributeOperations
 from vfsd.tree.contents import Contents
+from vfsd.tree.durability import Durability
 from vfsd.tree.hard_links import HardLinks
 from vfsd.tree.journal import Journal
 from vfsd.tree.layers import Layers
@@ -77,22 +78,24 @@ class Tree:
         self.flush_lock = trio.Lock()
         self.layers = Layers(self.source, store, self.journal)
         recording, links = Recording(self.layers), HardLinks(self.layers)
-        self.contents = Contents(self.layers, recording, links, tiers, read_only=read_only)
+        self.durability = Durability(self.layers, recording, tiers)
+        self.contents = Contents(self.layers, recording, links, tiers, self.durability, read_only=read_only)
         self.names = Names(self.layers, recording, links, self.contents, read_only=read_only)
         self.attributes = AttributeOperations(self.layers, recording, links, self.contents, tiers, read_only=read_only)
 
     async def start(self) -> None:
         """Carry on from what an earlier daemon left; `lost` then names files whose bytes are gone (RAM, after a reboot)."""
-        await Recovery(self.layers, self.contents, self.tiers, self.lost).run()
+        await Recovery(self.layers, self.durability, self.tiers, self.lost).run()
 
     async def housekeep(self) -> None:
-        """Runs for the life of the mount: durability points for what waits for one (see `Contents.settle`).
+        """Runs for the life of the mount: durability points for what waits for one (see `Durability.settle`).
 
         The journal's log is kept short here as well: programs may make files for days and never call fsync.
         """
         while True:
             await trio.sleep(SYNC_INTERVAL)
-            await self.contents.settle()
+            self.contents.look_for_survivors()
+            await self.durability.settle()
             if self.journal.waiting:
                 try:
                     await self.journal.sync()

@@ -208,7 +208,7 @@ def test_a_killed_daemon_keeps_what_was_not_synced_yet(bench: Bench) -> None:
         bench.kill()
         program = await bench.mount()
         assert await program.read(b"source.tif") == b"Xource"
-        await program.tree.contents.settle()
+        await program.tree.durability.settle()
         program = await _restart(bench)
         assert await program.read(b"source.tif") == b"Xource"
 
