@@ -170,6 +170,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     return options
 
 
+def processor_name() -> str:
+    """What the processor calls itself."""
+    found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
 @dataclass(slots=True)
 class Report:
     """What one benchmark found: its goals, the daemon's memory, and whatever else explains them."""
@@ -197,6 +203,7 @@ class Report:
             "memory": {**asdict(self.memory), "limit": MEMORY_LIMIT, "met": self.memory.met},
             "details": self.details,
             "machine": {
+                "processor": processor_name(),
                 "cpus": os.cpu_count(),
                 "kernel": platform.release(),
                 "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
