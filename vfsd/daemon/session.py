@@ -1,9 +1,10 @@
 """The life of one mount, from the first answer to the last flushed byte.
 
 Three ways lead out, and all end in `_finish`: somebody asks to unmount (flush first, so that a failure leaves
-a usable mount), somebody unmounts behind our back, or a signal comes. Whatever happens, nothing that is not
-in the store is removed: if anything is kept, the state folder stays, with `result.json` saying why. All state
-here belongs to the trio thread.
+a usable mount), somebody unmounts behind our back, or a signal comes (then RAM is copied to disk before all
+else, since a shutdown kills what takes long). Whatever happens, nothing that is not in the store is removed:
+if anything is kept, the state folder stays, with `result.json` saying why. All state here belongs to the trio
+thread.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class Session:
         self._unmounted = trio.Event()
         self._over = trio.Event()
         self._farewell_said = trio.Event()
+        self._secured = trio.Event()
         self._flushing = trio.Lock()
         self._ending: Operation | None = None
         self._running: Operation | None = None
@@ -299,7 +301,22 @@ class Session:
                     self._leave_now(number)
                 else:
                     self._at_any_cost = True
+                    assert self._nursery is not None
+                    self._nursery.start_soon(self._secure)
                     self.begin_unmount(None)
+
+    async def _secure(self) -> None:
+        """A shutdown kills what takes too long: what is only in RAM comes to disk first, which takes seconds."""
+        try:
+            if not self._stack.record.read_only:
+                began = trio.current_time()
+                left = await self._stack.tree.secure()
+                log.info("event=secured %s", fields(seconds=round(trio.current_time() - began, 3), left_in_ram=left))
+        except Exception as error:
+            # The flush that follows is the better copy anyway.
+            log.error("event=not-secured %s", fields(error=describe_error(error)[1]))
+        finally:
+            self._secured.set()
 
     def _leave_now(self, number: int) -> None:
         """A second signal: everything stays as it is on disk and in tmpfs, for the next mount."""
@@ -367,6 +384,8 @@ class Session:
     async def _flush_before_unmount(self, operation: Operation, limit: float) -> Outcome | None:
         """None if everything is in the store, else why it stays mounted."""
         self._enter_while_mounted(MountState.FLUSHING, operation)
+        if self._at_any_cost:
+            await self._secured.wait()
         try:
             with trio.move_on_after(limit) as scope:
                 summary = await self._flush_once(operation)

@@ -90,13 +90,21 @@ class Contents:
         tiers.owner.dropped = self._dropped
         tiers.owner.spare = durability.give_back
         tiers.owner.warmth = self._warmth
+        self.closing = False
+        """Whether the daemon is about to end: nothing may be opened any more."""
         self.last_used = 0.0
         """When a program last asked for bytes (`time.monotonic`)."""
 
     # --- handles
 
+    def check_open(self) -> None:
+        """Raises ESHUTDOWN once the daemon was told to end."""
+        if self.closing:
+            raise OSError(errno.ESHUTDOWN, "the daemon is ending")
+
     async def open(self, ino: int, flags: int) -> OpenFile:
         """Open a regular file; `flags` as open(2) has them (access mode, O_TRUNC)."""
+        self.check_open()
         node = self._layers.node(ino)
         if not node.record.kind.is_file:
             number = errno.EISDIR if node.is_directory else errno.EINVAL

@@ -223,6 +223,8 @@ class Names:
         return directory
 
     def _make(self, directory: Node, name: bytes, record: InodeRecord) -> Attributes:
+        if record.kind is Kind.FRESH:
+            self._contents.check_open()
         node = self._layers.new_node(record)
         try:
             if record.kind is Kind.FRESH:

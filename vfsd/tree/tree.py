@@ -103,6 +103,17 @@ class Tree:
                     log.error("journal_sync_failed error=%s", error)
             await self.journal.shorten_log()
 
+    async def secure(self) -> int:
+        """The machine may stop in seconds: nothing is opened any more, and what is only in RAM is copied to disk and synced.
+
+        Returns
+        -------
+        int
+            Files that stay in RAM, for want of room or because the disk failed.
+        """
+        self.contents.closing = True
+        return await self.durability.secure()
+
     def close(self) -> None:
         """Let go of everything; what is dirty stays in its tier files and in the journal."""
         self.journal.close()

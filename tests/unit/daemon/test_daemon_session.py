@@ -175,11 +175,21 @@ def test_dirty_files_after_a_complete_flush_are_kept(tmp_path: Path) -> None:
 
 
 def test_signal_flushes_and_ends(tmp_path: Path) -> None:
+    order: list[str] = []
+
     async def act(scene: Scene) -> None:
+        async def secure() -> int:
+            await trio.testing.wait_all_tasks_blocked()
+            assert not scene.flushed
+            order.append("secured")
+            return 0
+
+        scene.tree.secure = secure  # type: ignore[method-assign]  # the order is what is tested
         os.kill(os.getpid(), signal.SIGTERM)
 
     scene, outcome = live(tmp_path, act)
     assert outcome.exit_code == 0
+    assert order == ["secured"]
     assert scene.flushed == [None, None]
     assert not scene.transport.mounted
     assert not scene.transport.detached

@@ -317,6 +317,55 @@ def test_a_source_file_that_vanished_does_not_keep_a_tree_from_starting(bench: B
     run(act)
 
 
+def test_what_is_in_ram_is_secured_before_the_machine_stops(bench: Bench) -> None:
+    """SIGTERM of a shutdown: all dirty bytes come to disk, synced, and nothing new is begun."""
+
+    async def act() -> None:
+        bench.put_source("source.tif", b"source")
+        program = await bench.mount()
+        await program.create(b"new", b"new")
+        await program.create(b"spilled", b"spilled")
+        await program.setxattr(b"spilled", b"user.vfsd.tier", b"cache")
+        await program.create(b"cut", b"synced")
+        await program.fsync(b"cut")
+        await program.write(b"cut", 0, b"later", os.O_TRUNC)
+        await program.write(b"source.tif", 0, b"S")
+        handle = await program.open(b"new", os.O_WRONLY)
+        assert await program.tree.secure() == 0
+        assert program.tree.tiers.usage()["ram"].files == 0
+        await program.tree.contents.write(handle, 3, b"er")
+        for opening in (program.read(b"new"), program.create(b"another")):
+            with pytest.raises(OSError, match="ending") as caught:
+                await opening
+            assert caught.value.errno == errno.ESHUTDOWN
+        program = await _restart(bench)
+        assert program.tree.lost == []
+        found = await program.contents()
+        assert found == {b"new": b"newer", b"spilled": b"spilled", b"cut": b"later", b"source.tif": b"Source"}
+
+    run(act)
+
+
+def test_a_full_cache_leaves_in_ram_what_it_cannot_take(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act() -> None:
+        program = await bench.mount()
+        for number in range(3):
+            await program.create(b"%d" % number, b"x" * 5000)
+        move = program.tree.tiers.move_to_cache
+
+        async def move_some(file: Any) -> None:
+            if file.ino % 2:
+                raise OSError(errno.ENOSPC, "full")
+            await move(file)
+
+        monkeypatch.setattr(program.tree.tiers, "move_to_cache", move_some)
+        failed = await program.tree.secure()
+        assert failed == program.tree.tiers.usage()["ram"].files > 0
+        assert (await bench.flush()).complete
+
+    run(act)
+
+
 # --- the journal cannot be written
 
 
