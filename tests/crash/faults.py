@@ -84,7 +84,7 @@ STEPS = {
 }
 """Steps by name, each a function of vfsd: what happens between system calls, or is made of many."""
 
-KILL, KILL_AFTER, SHORT = "kill", "kill after", "short"
+KILL, KILL_AFTER, SHORT, SKIP = "kill", "kill after", "short", "skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,9 @@ class Fault:
     at : str
         A pattern for the labels of points.
     do : str
-        `kill` (SIGKILL before it is done) or `kill after`, the name of an errno (raised instead of doing it), or `short` (a
-        write takes only half of its bytes, an error ENOSPC where there is nothing to halve).
+        `kill` (SIGKILL before it is done) or `kill after`, the name of an errno (raised instead of doing it), `short` (a
+        write takes only half of its bytes, an error ENOSPC where there is nothing to halve), or `skip` (it is not done, and
+        nobody is told: for trying whether a test notices).
     nth, times : int
         The first of the points, counted from 1, that fails, and how many; 0: all from there on.
     after : str
@@ -193,7 +194,7 @@ class Faults:
         do = self.pass_point(label)
         if do == KILL:
             die()
-        if do and do not in (KILL_AFTER, SHORT):
+        if do and do not in (KILL_AFTER, SHORT, SKIP):
             number = getattr(errno, do)
             raise OSError(number, os.strerror(number), f"made to fail: {label}")
         return do
@@ -235,6 +236,8 @@ def _wrap_call(faults: Faults, name: str) -> None:
             return original(*arguments, **named)
         label = f"{name}@{place}"
         do = faults.before(label)
+        if do == SKIP:
+            return None
         if do == SHORT:
             return _write_short(original, name, arguments, label)
         result = original(*arguments, **named)
@@ -303,7 +306,8 @@ def _wrap_step(faults: Faults, step: str, target: str) -> None:
 
         @functools.wraps(function)
         async def wrapped(*arguments: Any, **named: Any) -> Any:
-            do = faults.before(step)
+            if (do := faults.before(step)) == SKIP:
+                return None
             result = await function(*arguments, **named)
             faults.after(step, do)
             return result
@@ -312,7 +316,8 @@ def _wrap_step(faults: Faults, step: str, target: str) -> None:
 
         @functools.wraps(function)
         def wrapped(*arguments: Any, **named: Any) -> Any:
-            do = faults.before(step)
+            if (do := faults.before(step)) == SKIP:
+                return None
             result = function(*arguments, **named)
             faults.after(step, do)
             return result

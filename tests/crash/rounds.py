@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from blackbox.daemons import DONE, LOG_TROUBLE, Vfsd, default_store, mounted_at,
 from blackbox.trees import assert_same_tree, read_tree
 
 from crash.expected import File, Files, differences, look, perform, settle
-from crash.faults import KILL, KILL_AFTER, Fault, with_faults
+from crash.faults import KILL, KILL_AFTER, SKIP, Fault, with_faults
 from crash.forked import Forked, preload
 from crash.workload import Told, is_of, read_log, start_writer
 
@@ -137,11 +137,12 @@ def choose_fault(chance: random.Random, stage: str) -> Fault:
 class Chain:
     """One source, its store and what must be in them, through several rounds."""
 
-    def __init__(self, folder: Path, seed: str, counts: Counts) -> None:
+    def __init__(self, folder: Path, seed: str, counts: Counts, sabotage: Sequence[Fault] = ()) -> None:
         self.folder = folder
         self.counts = counts
         self.chance = random.Random(seed)
         self._seed = seed
+        self._sabotage = sabotage
         self.source, self.mountpoint = folder / "plate", folder / "mnt"
         self.store = default_store(self.source)
         self._vfsd = Vfsd({**os.environ, "XDG_STATE_HOME": str(folder / "state")})
@@ -228,8 +229,8 @@ class Chain:
                     self._note_death("recovered", fault)
                     continue
                 self._note_death("recovery", fault)
-        vfsd = self._vfsd if end.fault is None else with_faults(self._vfsd, end.fault, reached=self._reached)
-        self._spawn(vfsd)
+        faults = [*self._sabotage, *([] if end.fault is None else [end.fault])]
+        self._spawn(with_faults(self._vfsd, *faults, reached=self._reached) if faults else self._vfsd)
         if not self._mounted():
             raise Loss(f"it does not mount again:\n{self._log_text()}")
 
@@ -454,19 +455,20 @@ def _ended(pid: int, seconds: float) -> bool:
         time.sleep(0.005)
 
 
-def run(rounds: int, seed: int, folder: Path, counts: Counts, *, keep: bool = False) -> None:
-    """Rounds in chains; raises Loss at the first thing that is wrong, and says where."""
-    number = 0
-    while counts.rounds < rounds:
-        number += 1
-        run_chain(number, min(CHAIN, rounds - counts.rounds), seed, folder, counts, keep=keep)
-
-
-def run_chain(number: int, rounds: int, seed: int, folder: Path, counts: Counts, *, keep: bool = False) -> None:
+def run_chain(
+    number: int,
+    rounds: int,
+    seed: int,
+    folder: Path,
+    counts: Counts,
+    *,
+    keep: bool = False,
+    sabotage: Sequence[Fault] = (),
+) -> None:
     """One chain of rounds in a folder of its own, removed afterwards (after a failure kept, if that is wanted)."""
     inside = folder / f"chain{number}"
     inside.mkdir()
-    chain = Chain(inside, f"{seed}/{number}", counts)
+    chain = Chain(inside, f"{seed}/{number}", counts, sabotage)
     failed = True
     try:
         for _ in range(rounds):
@@ -489,17 +491,20 @@ def main() -> int:
     )
     options.add_argument("--chain", type=int, help="only this chain of the seed's")
     options.add_argument("--keep-going", action="store_true", help="after a failure go on with the next chain")
+    options.add_argument("--skip", help="these points of the program are not done: something must be found wrong")
     options.add_argument("--keep", action="store_true", help="leave folders and state of what failed")
     given = options.parse_args()
     print(f"seed {given.seed}", flush=True)
     preload()
     counts, failures, began = Counts(), 0, time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="vfsd-crash-"))
+    sabotage = [Fault(given.skip, SKIP, times=0, after="mount.ready")] if given.skip else []
     number = 0 if given.chain is None else given.chain - 1
     while counts.rounds < given.rounds:
         number += 1
         try:
-            run_chain(number, min(CHAIN, given.rounds - counts.rounds), given.seed, folder, counts, keep=given.keep)
+            rounds = min(CHAIN, given.rounds - counts.rounds)
+            run_chain(number, rounds, given.seed, folder, counts, keep=given.keep, sabotage=sabotage)
         except Loss as loss:
             failures += 1
             print(f"FAILED: {loss}\n", flush=True)
