@@ -9,7 +9,7 @@ PACKAGES := libfuse3-dev fuse3 pkg-config gcc libc6-dev python3-dev python3-venv
 POSIX_PACKAGES := openssl
 STRESS_PACKAGES := dbench fio stress-ng
 
-.PHONY: setup demo test lint unit soak bench posix stress clean
+.PHONY: setup demo test lint unit soak crash bench posix stress clean
 
 # Asks the package manager only for what is not there, so that the second time costs nothing.
 define install
@@ -47,6 +47,10 @@ unit: setup
 # The model of tests/model without an end; what it says at its top chooses layers, seed and limits.
 soak: setup
 	@cd tests && $(BIN)/python -m model.soak
+
+# vfsd killed again and again while programs write; SEED and ROUNDS choose, and the seed is printed.
+crash: setup
+	@cd tests && $(BIN)/python -m crash.rounds $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check --quiet .

@@ -38,8 +38,7 @@ def test_nothing_that_was_answered_is_lost_by_a_kill() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("skipped", ["journal.change", "spill.copy"])
-def test_a_program_that_loses_something_is_found_out(skipped: str) -> None:
-    done = crash("--rounds", "9", "--seed", "1", "--skip", skipped)
+def test_a_program_that_loses_something_is_found_out() -> None:
+    done = crash("--rounds", "9", "--seed", "1", "--skip", "spill.copy")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAILED: seed 1, chain 1" in done.stdout
