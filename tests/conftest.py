@@ -74,7 +74,11 @@ def vfsd(tmp_path: Path) -> Vfsd:
     return Vfsd({**os.environ, **folders})
 
 
-@pytest.fixture(params=["pyfuse3"])
+# The transports that mounts of tests go over: VFSD_TEST_TRANSPORTS=pyfuse3,kernel
+TRANSPORTS = os.environ.get("VFSD_TEST_TRANSPORTS", "pyfuse3").split(",")
+
+
+@pytest.fixture(scope="session", params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
     """Every way of mounting; each test of a mount runs over each."""
     return str(request.param)
@@ -106,7 +110,7 @@ def plate(tmp_path: Path, vfsd: Vfsd) -> Plate:
 
 
 @pytest.fixture(scope="module", params=LAYERS)
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest, transport: str) -> Iterator[Stage]:
     """One mount for all tests of a module that ask for it, once over each layer in which files can begin.
 
     As root it is in a folder that other users reach, and for them, too: pytest's own folders are closed to them.
@@ -116,7 +120,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         folder.chmod(0o755)
         vfsd = Vfsd({**os.environ, "XDG_STATE_HOME": str(folder / "state")})
         others = ["--allow-other"] if os.geteuid() == 0 else []
-        with staged(vfsd, folder, str(request.param), "pyfuse3", *others) as made:
+        with staged(vfsd, folder, str(request.param), transport, *others) as made:
             yield made
 
 

@@ -17,7 +17,7 @@ from vfsd.daemon.options import MountOptions
 from vfsd.daemon.reporter import Reporter, describe_error
 from vfsd.daemon.sizes import format_count, format_size
 from vfsd.daemon.stack import Layout, Stack, default_store, open_stack
-from vfsd.errors import UnfitError, UsageProblem, shown_path
+from vfsd.errors import UsageProblem, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -57,9 +57,7 @@ def run_mount(options: MountOptions, reporter: Reporter) -> int:
 
 def choose_transport(wanted: str) -> str:
     """The transport that serves this mount."""
-    if wanted == "kernel":
-        raise UnfitError("the kernel transport is not part of this version", remedy="Use --transport auto (or pyfuse3)")
-    return "pyfuse3"
+    return "kernel" if wanted == "kernel" else "pyfuse3"
 
 
 def plan_layout(options: MountOptions, reporter: Reporter) -> Layout:
@@ -118,7 +116,7 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
     from vfsd.daemon.session import Session
     from vfsd.daemon.streaming import Streaming
     from vfsd.flush import flush_tree
-    from vfsd.fuse import Pyfuse3Transport
+    from vfsd.fuse import make_transport
     from vfsd.plates import choose_formats
 
     assert layout.mountpoint is not None, "a mount has a mount point"
@@ -155,7 +153,8 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
         await stack.tree.start()
         stack.tree.attributes.store_file = store_file
         _tell_what_continues(stack, reporter)
-        transport = Pyfuse3Transport(
+        transport = make_transport(
+            options.transport,
             stack.tree,
             layout.mountpoint,
             filesystem_name=os.fspath(layout.source if layout.source is not None else layout.store),

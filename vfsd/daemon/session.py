@@ -36,7 +36,7 @@ from vfsd.errors import BusyError, UnfitError
 if TYPE_CHECKING:
     from vfsd.daemon.stack import Stack
     from vfsd.flush import FlushProgress, FlushResult
-    from vfsd.fuse import Pyfuse3Transport
+    from vfsd.fuse import Transport
 
 log = logging.getLogger("vfsd.daemon")
 
@@ -68,7 +68,7 @@ class Session:
     ----------
     stack : Stack
         Open, its tree started. The session closes it.
-    transport : Pyfuse3Transport
+    transport : Transport
         Not yet mounted.
     flush : callable
         `await flush(paths, on_progress)`, paths None for everything.
@@ -83,7 +83,7 @@ class Session:
     def __init__(
         self,
         stack: Stack,
-        transport: Pyfuse3Transport,
+        transport: Transport,
         flush: FlushFunction,
         *,
         serve_control: Callable[[Session, trio.Event], Awaitable[None]] | None = None,

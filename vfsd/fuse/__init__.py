@@ -5,6 +5,45 @@ and no state but handles. Errors become errno values in `errno_of` alone. Handle
 invalidation is never called from inside one.
 """
 
-from vfsd.fuse.pyfuse3_transport import Pyfuse3Transport
+from __future__ import annotations
 
-__all__ = ["Pyfuse3Transport"]
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from vfsd.tree import Tree
+
+__all__ = ["Transport", "make_transport"]
+
+
+class Transport(Protocol):
+    """One way of serving a tree at a mount point; see `Pyfuse3Transport` for what its methods promise."""
+
+    @property
+    def name(self) -> str:
+        """As `vfsd mount --transport` has it."""
+
+    def mount(self) -> None:
+        """Mount; requests wait until `serve` runs."""
+
+    async def serve(self) -> None:
+        """Answer the kernel until the mount is gone, whoever unmounted it."""
+
+    async def request_unmount(self) -> None:
+        """Unmount; `serve` returns once the kernel has let go."""
+
+    def unmount_lazily(self) -> None:
+        """Take the mount out of the tree at once; open files go on until they are closed."""
+
+
+def make_transport(
+    name: str, tree: Tree, mountpoint: Path, *, filesystem_name: str, options: Sequence[str]
+) -> Transport:
+    """The transport of this name; only its own modules are imported, so that neither needs what the other needs."""
+    if name == "kernel":
+        from vfsd.fuse.kernel import KernelTransport
+
+        return KernelTransport(tree, mountpoint, filesystem_name=filesystem_name, options=options)
+    from vfsd.fuse.pyfuse3_transport import Pyfuse3Transport
+
+    return Pyfuse3Transport(tree, mountpoint, filesystem_name=filesystem_name, options=options)

@@ -10,10 +10,8 @@ request to its answer, so handlers do little themselves.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, final
@@ -21,34 +19,16 @@ from typing import Any, cast, final
 import pyfuse3
 import trio
 
-from vfsd.errors import BusyError, UnfitError
-from vfsd.fuse.guard import answers, log_and_answer
-from vfsd.tree import Attributes, Caller, Changes, Node, OpenFile, Tree
+from vfsd.errors import UnfitError
+from vfsd.fuse.errno_of import log_and_answer
+from vfsd.fuse.handles import Handles
+from vfsd.fuse.mount_point import ABSENT_TIMEOUT, STABLE_TIMEOUT, MountPoint, as_option
+from vfsd.fuse.pyfuse3_guard import answers
+from vfsd.tree import Attributes, Caller, Changes, Node, Tree
 from vfsd.tree.layers import REVALIDATE_AFTER
 
-# Seconds for which the kernel may keep what only this mount can change.
-STABLE_TIMEOUT = 3600.0
-# Seconds for which it may keep that a name does not exist, where the source could make it exist.
-ABSENT_TIMEOUT = 1.0
 # Requests taken up at the same time at least; fewer costs twice as much in bursts.
 MIN_TASKS = 16
-# Kernel read-ahead of the mount, KiB: at the default of 128 every read request is that small; 1024 measured best.
-READ_AHEAD_KB = 1024
-
-# What the first argument of a handler is, where it is no inode: a file's handle, a listing's; or the directory of a name.
-_ON_HANDLES = ("read", "write", "release", "fsync")
-_ON_LISTINGS = ("readdir", "releasedir", "fsyncdir")
-_ON_NAMES = ("lookup", "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "create")
-
-_MNT_DETACH = 2
-_UMOUNT_NOFOLLOW = 8
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _as_option(name: str) -> str:
-    """A name as a mount option: pyfuse3 takes ASCII alone, and the name is for people: other bytes are shown as %XX."""
-    shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else f"%{byte:02X}" for byte in os.fsencode(name))
-    return shown.replace("\\", "\\\\").replace(",", "\\,")
 
 
 def _caller(context: Any) -> Caller:
@@ -68,25 +48,15 @@ class _Operations(pyfuse3.Operations):
         self._names = tree.names
         self._contents = tree.contents
         self._attributes = tree.attributes
-        self._files: dict[int, OpenFile] = {}
-        self._listings: dict[int, tuple[int, list[bytes]]] = {}
-        self._next_handle = 1
+        self._handles = Handles(tree)
+        self._files = self._handles.files
+        self._listings = self._handles.listings
         self._accessed: set[int] = set()
         self._access_noted = trio.Event()
 
     def path_for_log(self, operation: str, subject: int, name: bytes) -> bytes:
         """The path that a request was about, as far as it is known."""
-        if operation in _ON_LISTINGS:
-            subject = self._listings[subject][0]
-        node = self._files[subject].node if operation in _ON_HANDLES else self._tree.layers.nodes.get(subject)
-        if node is None:
-            return b"?"
-        path = node.path()
-        if not path and node is not self._tree.layers.root:  # it lost its name: say where it came from
-            path = node.record.origin or b"?"
-        if operation in _ON_NAMES:
-            return path + b"/" + name if path else name
-        return path
+        return self._handles.path_for_log(operation, subject, name)
 
     def _entry(self, found: Attributes) -> pyfuse3.EntryAttributes:
         ino, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, stable = found
@@ -113,18 +83,9 @@ class _Operations(pyfuse3.Operations):
             node.shown, node.shown_of = self._entry(node.attributes()), node.record
         return cast(pyfuse3.EntryAttributes, node.shown)
 
-    def _keep(self, handle: OpenFile) -> int:
-        number = self._next_handle
-        self._next_handle += 1
-        self._files[number] = handle
-        return number
-
     def release_all(self) -> None:
         """The kernel is gone and releases nothing any more: give back every handle."""
-        while self._files:
-            _, handle = self._files.popitem()
-            self._contents.release(handle)
-        self._listings.clear()
+        self._handles.release_all()
 
     async def tell_access_times(self) -> None:
         """Runs while the mount is served: have the kernel ask anew for attributes of files whose access time was moved
@@ -197,10 +158,7 @@ class _Operations(pyfuse3.Operations):
     @answers("opendir")
     async def opendir(self, inode: int, ctx: Any) -> int:
         self._tree.layers.directory(inode)
-        number = self._next_handle
-        self._next_handle += 1
-        self._listings[number] = (inode, [])
-        return number
+        return self._handles.keep_listing(inode)
 
     @answers("readdir")
     async def readdir(self, fh: int, start_id: int, token: Any) -> None:
@@ -239,7 +197,7 @@ class _Operations(pyfuse3.Operations):
             self._access_noted.set()
         # a read that we see makes the kernel ask for the access time at once; telling it comes a moment later
         keep_cache = handle.keep_cache and not handle.accessed
-        return pyfuse3.FileInfo(fh=self._keep(handle), keep_cache=keep_cache)
+        return pyfuse3.FileInfo(fh=self._handles.keep(handle), keep_cache=keep_cache)
 
     @answers("create")
     async def create(
@@ -258,7 +216,7 @@ class _Operations(pyfuse3.Operations):
             self._names.forget(found.ino, 1)
             raise
         entry = self._entry(handle.node.attributes())
-        return pyfuse3.FileInfo(fh=self._keep(handle), keep_cache=handle.keep_cache), entry
+        return pyfuse3.FileInfo(fh=self._handles.keep(handle), keep_cache=handle.keep_cache), entry
 
     @answers("read")
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -276,10 +234,7 @@ class _Operations(pyfuse3.Operations):
 
     @answers("release")
     async def release(self, fh: int) -> None:
-        try:
-            self._contents.release(self._files[fh])
-        finally:
-            del self._files[fh]
+        self._handles.release(fh)
 
     @answers("fsync")
     async def fsync(self, fh: int, datasync: bool) -> None:
@@ -356,7 +311,7 @@ class Pyfuse3Transport:
     name = "pyfuse3"
 
     def __init__(self, tree: Tree, mountpoint: Path, *, filesystem_name: str, options: Sequence[str]) -> None:
-        self._mountpoint = mountpoint
+        self._mount_point = MountPoint(mountpoint)
         self._filesystem_name = filesystem_name
         self._options = options
         self._operations = _Operations(tree)
@@ -371,12 +326,12 @@ class Pyfuse3Transport:
             The kernel or fusermount3 refused.
         """
         options = set(pyfuse3.default_options)
-        options |= {f"fsname={_as_option(self._filesystem_name)}", "subtype=vfsd", *self._options}
+        options |= {f"fsname={as_option(self._filesystem_name)}", "subtype=vfsd", *self._options}
         try:
-            pyfuse3.init(self._operations, os.fspath(self._mountpoint), options)
+            pyfuse3.init(self._operations, os.fspath(self._mount_point.path), options)
         except (RuntimeError, OSError) as problem:
             raise UnfitError(
-                f"cannot be mounted ({problem})", path=self._mountpoint, remedy="vfsd doctor says what is missing"
+                f"cannot be mounted ({problem})", path=self._mount_point.path, remedy="vfsd doctor says what is missing"
             ) from problem
         self._mounted = True
 
@@ -384,7 +339,9 @@ class Pyfuse3Transport:
         """Answer the kernel until the mount is gone, whoever unmounted it."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.to_thread.run_sync, self._raise_read_ahead)  # its lstat is answered by us
+                nursery.start_soon(
+                    trio.to_thread.run_sync, self._mount_point.raise_read_ahead
+                )  # its lstat is answered by us
                 nursery.start_soon(self._operations.tell_access_times)
                 await pyfuse3.main(min_tasks=MIN_TASKS)
                 nursery.cancel_scope.cancel()
@@ -392,13 +349,6 @@ class Pyfuse3Transport:
             self._mounted = False
             pyfuse3.close(unmount=False)
             self._operations.release_all()
-
-    def _raise_read_ahead(self) -> None:
-        """Only root may, and only while the mount answers; without it reads are smaller, not wrong."""
-        with contextlib.suppress(OSError):
-            device = os.lstat(self._mountpoint).st_dev
-            knob = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-            knob.write_text(f"{READ_AHEAD_KB}\n")
 
     async def request_unmount(self) -> None:
         """Unmount; `serve` returns once the kernel has let go.
@@ -411,28 +361,8 @@ class Pyfuse3Transport:
             The kernel or fusermount3 refused for another reason.
         """
         if self._mounted:
-            await trio.to_thread.run_sync(self._unmount)
-
-    def _unmount(self) -> None:
-        if os.geteuid() == 0:
-            if _libc.umount2(os.fsencode(self._mountpoint), _UMOUNT_NOFOLLOW) != 0:
-                number = ctypes.get_errno()
-                self._refused(number == errno.EBUSY, os.strerror(number))
-            return
-        done = subprocess.run(
-            ["fusermount3", "-u", os.fsencode(self._mountpoint)], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            self._refused("busy" in done.stderr.lower(), done.stderr.strip())
-
-    def _refused(self, busy: bool, reason: str) -> None:
-        if busy:
-            raise BusyError("programs still use the mount", path=self._mountpoint)
-        raise UnfitError(f"cannot be unmounted ({reason})", path=self._mountpoint)
+            await trio.to_thread.run_sync(self._mount_point.unmount)
 
     def unmount_lazily(self) -> None:
         """Take the mount out of the tree at once; open files go on until they are closed."""
-        if os.geteuid() == 0:
-            _libc.umount2(os.fsencode(self._mountpoint), _MNT_DETACH | _UMOUNT_NOFOLLOW)
-        else:
-            subprocess.run(["fusermount3", "-uz", os.fsencode(self._mountpoint)], capture_output=True, check=False)
+        self._mount_point.detach()

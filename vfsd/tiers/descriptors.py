@@ -54,6 +54,11 @@ class DescriptorCache:
         """Whether the owner's descriptor is open now, so that nothing that may sleep is needed."""
         return owner in self._slots
 
+    def known_descriptor(self, owner: object) -> int | None:
+        """The owner's descriptor if it is open now; valid until the next `await`."""
+        slot = self._slots.get(owner)
+        return None if slot is None else slot.fd
+
     @contextlib.contextmanager
     def pinned(self, owner: object, open_: Callable[[], int]) -> Iterator[int]:
         """The owner's descriptor, kept open for the length of the `with` block, across awaits and in threads."""

@@ -32,7 +32,7 @@ from vfsd.tiers.reading import read_disk, read_memory
 from vfsd.tiers.room import KEEP_IN_RAM, Room
 from vfsd.tiers.spilling import Spiller
 from vfsd.tiers.syncing import Syncing
-from vfsd.tiers.tierfile import TierFile, TierName, tier_file_name
+from vfsd.tiers.tierfile import Hold, TierFile, TierName, tier_file_name
 
 log = logging.getLogger("vfsd.tiers")
 
@@ -232,8 +232,35 @@ class TierFiles:
         file.void_spill()
         self.room.unmark(file)
         self.descriptors.forget(file)
-        if file.busy is None:
+        if file.settled:
             self._moves.remove(file)
+
+    def hold(self, file: TierFile) -> Hold:
+        """Somebody outside is to read the file that this is now; `let_go` ends it."""
+        if file.hold is None:
+            file.hold = Hold(file)
+        file.hold.count += 1
+        return file.hold
+
+    def let_go(self, hold: Hold) -> None:
+        """One of those outside reads it no more."""
+        hold.count -= 1
+        if hold.count:
+            return
+        file = hold.file
+        if file.hold is not hold:
+            self.room.take("ram", -hold.kept)
+            self.room.tell()
+            return
+        file.hold = None
+        if file.discarded and file.busy is None:
+            self._moves.remove(file)
+        else:
+            self.room.tell()
+
+    def descriptor(self, file: TierFile) -> int:
+        """A file's descriptor, safe until the next `await`."""
+        return self._moves.descriptor(file)
 
     def remove_strangers(self, known: set[tuple[int, int, str]]) -> list[str]:
         """Delete tier files that no row names (made just before a crash, or clean); returns their names."""
@@ -266,7 +293,7 @@ class TierFiles:
     def drop_clean(self, tier: TierName | None = None) -> int:
         """Drop every clean file (of one tier); returns the bytes freed."""
         dropped = [file for name, files in self.room.clean.items() if tier in (None, name) for file in files]
-        dropped = [file for file in dropped if file.busy is None]
+        dropped = [file for file in dropped if file.settled]
         freed = sum(file.allocated for file in dropped)
         for file in dropped:
             self._drop(file)
@@ -290,7 +317,7 @@ class TierFiles:
         with self._moves.pinned(file) as fd:
             return await read_disk(fd, offset, size)
 
-    async def write(self, file: TierFile, offset: int, data: bytes) -> int:
+    async def write(self, file: TierFile, offset: int, data: bytes | memoryview) -> int:
         """Write all of `data`; moves the file to the cache when RAM has no room for it.
 
         Slowed, and made to wait, while RAM and cache are full and room is being made.
@@ -442,7 +469,7 @@ class TierFiles:
                 raise
             log.warning("stays_in_ram error=%s (files were stored to make room)", error.strerror)
 
-    def _write_ram(self, file: TierFile, offset: int, data: bytes, growth: int) -> bool:
+    def _write_ram(self, file: TierFile, offset: int, data: bytes | memoryview, growth: int) -> bool:
         """Write into RAM, with room for `growth` more bytes; False where the tmpfs has less room than we were given."""
         self.room.take("ram", growth)
         fd = self._moves.descriptor(file)
@@ -457,7 +484,7 @@ class TierFiles:
             self._moves.measure(file)
         return True
 
-    async def _write_cache(self, file: TierFile, offset: int, data: bytes) -> int:
+    async def _write_cache(self, file: TierFile, offset: int, data: bytes | memoryview) -> int:
         while True:
             growth = self._growth(file, offset, len(data))
             await self._moves.room_in_cache(growth)
@@ -478,7 +505,7 @@ class TierFiles:
                     self._moves.measure(file)
 
 
-def _write_at(fd: int, data: bytes, offset: int) -> None:
+def _write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
     done = os.pwrite(fd, data, offset)
     if done < len(data):
         view = memoryview(data)

@@ -118,10 +118,10 @@ class Moves:
         finally:
             file.busy.set()
             file.busy = None
-            if file.discarded:
-                self.remove(file)
-            else:
+            if not file.discarded:
                 self.measure(file)
+            elif file.hold is None:
+                self.remove(file)
 
     def measure(self, file: TierFile) -> None:
         """Take size, mtime and allocation from the file itself."""
@@ -186,7 +186,7 @@ class Moves:
                 raise CacheAtLimit
         if not self.yield_disk(reserved):
             raise OSError(errno.ENOSPC, "the disk of the cache tier is nearly full")
-        if file.tier != "ram" or file.busy is not None or file.discarded or file.spill is not None:
+        if file.tier != "ram" or not file.settled or file.discarded or file.spill is not None:
             return False
         spill = file.spill = Spill()
         name = file.name
@@ -224,7 +224,12 @@ class Moves:
         file.tier = "ram"  # for the accounts, which leave one tier and enter the other
         self._descriptors.forget(file)
         self._folders.remove("ram", file.name)
+        kept = file.allocated
         self._room.leave(file)
+        if file.hold is not None:  # it lives on without a name, as long as somebody reads it
+            file.hold.kept = kept
+            self._room.take("ram", kept)
+            file.hold = None
         file.tier = "cache"
         file.named = False
         self._room.enter(file)
@@ -236,7 +241,7 @@ class Moves:
         reserve = min(int(RESERVE * self._folders.total_bytes("cache")), RESERVE_AT_MOST)
         missing = amount + reserve - self._folders.free_bytes("cache")
         if missing > 0:
-            clean = [file for file in self._room.clean["cache"] if file.busy is None]
+            clean = [file for file in self._room.clean["cache"] if file.settled]
             for file in self._room.coldest(clean, missing):
                 missing -= file.allocated
                 self._room.drop(file)

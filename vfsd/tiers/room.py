@@ -149,7 +149,7 @@ class Room:
         if budget.fits(amount):
             return True
         missing = budget.used + amount - budget.limit
-        droppable = [file for file in self.clean[tier] if file.busy is None and file.allocated]
+        droppable = [file for file in self.clean[tier] if file.settled and file.allocated]
         if sum(file.allocated for file in droppable) < missing:
             return False
         self._drop_coldest(droppable, max(missing, int(budget.limit * AHEAD)))
@@ -161,7 +161,7 @@ class Room:
         before = budget.limit
         budget.press(limit)
         if budget.used > budget.limit:
-            droppable = [file for file in self.clean["ram"] if file.busy is None and file.allocated]
+            droppable = [file for file in self.clean["ram"] if file.settled and file.allocated]
             self._drop_coldest(droppable, budget.used - budget.limit)
         if budget.limit > before:
             self.tell()
@@ -220,7 +220,7 @@ class Room:
         return [
             file
             for file in self.clean["ram"]
-            if file.busy is None and file.spill is None and file.allocated and not file.discarded
+            if file.settled and file.spill is None and file.allocated and not file.discarded
         ]
 
     def excess(self) -> int:
@@ -233,7 +233,7 @@ class Room:
         return [
             file
             for file in self.members["ram"]
-            if not file.clean and not file.discarded and file.busy is None and file.spill is None and file.allocated
+            if not file.clean and not file.discarded and file.settled and file.spill is None and file.allocated
             if not file.survivor
             if being_written or self.rank(file)[0] < Warmth.BEING_WRITTEN
         ]

@@ -48,6 +48,22 @@ class Spill:
 
 
 @final
+class Hold:
+    """Somebody outside reads the very file that a tier file is now (a kernel does, for a program that has it open).
+
+    As long as it lasts the file is neither dropped nor spilled, and its room counts as taken, also when its bytes are moved
+    by somebody's wish (then `kept` says how much of RAM it still takes) or are not needed any more.
+    """
+
+    __slots__ = ("count", "file", "kept")
+
+    def __init__(self, file: TierFile) -> None:
+        self.file = file
+        self.count = 0
+        self.kept = 0
+
+
+@final
 class TierFile:
     """See the module. `size`, `mtime` and `allocated` are those of the last fstat, taken after every change of ours.
 
@@ -72,6 +88,8 @@ class TierFile:
     survivor : bool
         A program opened it through an earlier daemon's passthrough, outlived that daemon and may still write: the inode
         must stay the file's, so that it is neither moved nor flushed nor released.
+    hold : Hold or None
+        Who reads the file from outside.
     """
 
     __slots__ = (
@@ -81,6 +99,7 @@ class TierFile:
         "changes",
         "clean",
         "discarded",
+        "hold",
         "ino",
         "mtime",
         "named",
@@ -108,6 +127,12 @@ class TierFile:
         self.named = False
         self.sync_failure: int | None = None
         self.survivor = False
+        self.hold: Hold | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it may be dropped or moved for somebody else's sake: nothing is done with it, and nobody outside reads it."""
+        return self.busy is None and self.hold is None
 
     def void_spill(self) -> None:
         """The file changes: a copy of it that is under way is worth nothing."""

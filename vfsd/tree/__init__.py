@@ -10,6 +10,7 @@ Threads get descriptors, paths and buffers, never nodes.
 """
 
 from vfsd.tree.attributes import Changes, SpaceFigures
+from vfsd.tree.backing import Backing
 from vfsd.tree.contents import OpenFile
 from vfsd.tree.names import RENAME_EXCHANGE, RENAME_NOREPLACE, Caller
 from vfsd.tree.node import Attributes, Node
@@ -19,6 +20,7 @@ __all__ = [
     "RENAME_EXCHANGE",
     "RENAME_NOREPLACE",
     "Attributes",
+    "Backing",
     "Caller",
     "Changes",
     "DirtyTotals",

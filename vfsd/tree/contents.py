@@ -280,7 +280,7 @@ class Contents:
 
     # --- writing
 
-    async def write(self, handle: OpenFile, offset: int, data: bytes) -> int:
+    async def write(self, handle: OpenFile, offset: int, data: bytes | memoryview) -> int:
         """Write all of `data` at `offset`."""
         if not handle.writable:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

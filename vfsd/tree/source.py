@@ -20,6 +20,7 @@ from xxhash import xxh3_64_intdigest
 
 from vfsd.store.catalogue import ROOT_INO, SOURCE_INO_BASE, InodeRecord, Kind, kind_of_mode
 from vfsd.tree.cached_paths import CachedPaths
+from vfsd.tree.read_only_view import read_only_view
 
 # What os.fsencode does, without a call for each name.
 _CODEC, _CODEC_ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
@@ -95,16 +96,26 @@ _MOST_SHARED = 4096
 
 @final
 class Source:
-    """See the module. Paths are relative to the root, without a leading slash; b"" is the root."""
+    """See the module. Paths are relative to the root, without a leading slash; b"" is the root.
+
+    Attributes
+    ----------
+    shielded : bool
+        The kernel itself lets nobody write through what is opened here, whatever is done with the descriptors.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        shield = read_only_view(self._root)
+        self.shielded = shield is not None
+        self._fd = os.dup(self._root) if shield is None else shield
         self._cached = CachedPaths(self._fd)
 
     def close(self) -> None:
         """Let go of the directory."""
         os.close(self._fd)
+        os.close(self._root)
 
     def stat(self, path: bytes) -> os.stat_result:
         """`lstat` of an object."""

@@ -16,6 +16,7 @@ import trio
 from vfsd.store import Store
 from vfsd.tiers import TierFiles
 from vfsd.tree.attributes import AttributeOperations
+from vfsd.tree.backing import Backings
 from vfsd.tree.contents import Contents
 from vfsd.tree.durability import Durability
 from vfsd.tree.hard_links import HardLinks
@@ -80,6 +81,7 @@ class Tree:
         recording, links = Recording(self.layers), HardLinks(self.layers)
         self.durability = Durability(self.layers, recording, tiers)
         self.contents = Contents(self.layers, recording, links, tiers, self.durability, read_only=read_only)
+        self.backings = Backings(self.layers, self.contents, tiers)
         self.names = Names(self.layers, recording, links, self.contents, read_only=read_only)
         self.attributes = AttributeOperations(self.layers, recording, links, self.contents, tiers, read_only=read_only)
 

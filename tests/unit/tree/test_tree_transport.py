@@ -13,7 +13,8 @@ import pytest
 from tree_bench import Bench, run
 
 from vfsd.fuse.errno_of import errno_of
-from vfsd.fuse.pyfuse3_transport import ABSENT_TIMEOUT, STABLE_TIMEOUT, _as_option, _Operations
+from vfsd.fuse.mount_point import ABSENT_TIMEOUT, STABLE_TIMEOUT, as_option
+from vfsd.fuse.pyfuse3_transport import _Operations
 from vfsd.store.catalogue import ROOT_INO
 
 CONTEXT: Any = SimpleNamespace(uid=os.getuid(), gid=os.getgid())
@@ -81,6 +82,6 @@ def test_every_exception_becomes_an_errno(bench: Bench, caplog: pytest.LogCaptur
 
 
 def test_names_as_mount_options() -> None:
-    assert _as_option("/data/plate 1") == "/data/plate 1"
-    assert _as_option("/a,b\\c") == "/a\\,b\\\\c"
-    assert _as_option("/data/Pl\u00e4tte\udcff\n") == "/data/Pl%C3%A4tte%FF%0A"
+    assert as_option("/data/plate 1") == "/data/plate 1"
+    assert as_option("/a,b\\c") == "/a\\,b\\\\c"
+    assert as_option("/data/Pl\u00e4tte\udcff\n") == "/data/Pl%C3%A4tte%FF%0A"
