@@ -21,6 +21,7 @@ import numpy as np
 import xxhash
 
 from vfsd.codec.blosc import FrameError
+from vfsd.codec.remote import RemoteFrame
 from vfsd.codec.shard import ShardError, ShardIndex, index_size
 from vfsd.errors import StoredDataDamaged
 from vfsd.images import (
@@ -44,15 +45,18 @@ from vfsd.store.strips import RecentStrips
 
 # An index of a field's shard is some hundred bytes; this many cover a whole plate of 384 wells and 9 fields.
 CACHED_INDEXES = 4096
+# Chunks of which the head is kept, for reads of parts: a kilobyte each, a large file of 1000 planes.
+CACHED_HEADS = 1024
 # Plain objects are copied in pieces of this size: large reads, little memory.
 PIECE = 4 << 20
 
 
 @final
 class ShardIndexes:
-    """Shard indexes by key, read once; and `strips`, what was encoded last. Thread-safe: the lock covers the table, never a read.
+    """Shard indexes and heads of chunks, read once; and `strips`, what was encoded last.
 
-    An index whose reading began before a `forget` is used once and not kept: its shard may have been replaced.
+    Thread-safe: the lock covers the tables, never a read. What was begun to be read before a `forget` is used once and not kept:
+    its shard may have been replaced.
     """
 
     def __init__(self, reader: ObjectReader) -> None:
@@ -61,6 +65,7 @@ class ShardIndexes:
         self._lock = threading.Lock()
         self._forgotten = 0
         self._indexes: OrderedDict[bytes, ShardIndex] = OrderedDict()
+        self._heads: OrderedDict[tuple[bytes, int], RemoteFrame] = OrderedDict()
 
     def index(self, key: bytes, chunk_count: int) -> ShardIndex:
         """The index of a shard; raises StoredDataDamaged when the shard is missing or its index is not sound."""
@@ -91,11 +96,32 @@ class ShardIndexes:
         entry = self.index(key, chunk_count).entry(position)
         return None if entry is None else self._reader.read_range(key, *entry)
 
+    def frame(self, key: bytes, chunk_count: int, position: int) -> RemoteFrame | None:
+        """A chunk that is read in parts, None where the shard has none; raises FrameError when it is none."""
+        with self._lock:
+            found = self._heads.get((key, position))
+            if found is not None:
+                self._heads.move_to_end((key, position))
+                return found
+            forgotten = self._forgotten
+        entry = self.index(key, chunk_count).entry(position)
+        if entry is None:
+            return None
+        begin, size = entry
+        found = RemoteFrame(lambda offset, length: self._reader.read_range(key, begin + offset, length), size)
+        with self._lock:
+            if forgotten == self._forgotten:
+                self._heads[key, position] = found
+                while len(self._heads) > CACHED_HEADS:
+                    self._heads.popitem(last=False)
+        return found
+
     def forget(self) -> None:
         """Shards were replaced: read their indexes again."""
         with self._lock:
             self._forgotten += 1
             self._indexes.clear()
+            self._heads.clear()
         self.strips.clear()
 
 
@@ -119,6 +145,12 @@ class StoredPlane:
         key, count = self.shard_key, self.geometry.chunks_per_shard
         positions = self.geometry.positions_in_shard(self.index)
         return lambda tile: shards.chunk(key, count, positions[tile])
+
+    def part_reader(self, shards: ShardIndexes) -> Callable[[int], RemoteFrame | None]:
+        """What `decode_plane_range` asks for chunks."""
+        key, count = self.shard_key, self.geometry.chunks_per_shard
+        positions = self.geometry.positions_in_shard(self.index)
+        return lambda tile: shards.frame(key, count, positions[tile])
 
 
 def array_key(group: GroupRecord, image: str, level: int = 0) -> bytes:
@@ -330,7 +362,7 @@ class StoredFile:
 
     def _decode_part(self, plane: StoredPlane, offset: int, out: memoryview) -> None:
         try:
-            absent = decode_plane_range(plane.reader(self._shards), plane.geometry, offset, out)
+            absent = decode_plane_range(plane.part_reader(self._shards), plane.geometry, offset, out)
         except (FrameError, GeometryError) as error:
             raise StoredDataDamaged(str(error), path=plane.array_key) from error
         if absent:
