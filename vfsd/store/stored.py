@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -29,6 +28,7 @@ from vfsd.images import (
     Skeleton,
     SkeletonError,
     StripError,
+    TiffLayout,
     encode_strip,
     is_direct,
     place_plane,
@@ -42,11 +42,16 @@ from vfsd.store.planes import decode_plane, decode_plane_range
 from vfsd.store.pyramid import MAX_LEVELS, MEAN, STRIDE
 from vfsd.store.storage import LocalStorage, ObjectReader
 from vfsd.store.strips import RecentStrips
+from vfsd.store.targets import map_target
+from vfsd.store.threads import in_threads
 
 # An index of a field's shard is some hundred bytes; this many cover a whole plate of 384 wells and 9 fields.
 CACHED_INDEXES = 4096
 # Chunks of which the head is kept, for reads of parts: a kilobyte each, a large file of 1000 planes.
 CACHED_HEADS = 1024
+# A file of so many planes and bytes is rebuilt by several threads: below, a thread is not worth starting.
+FEWEST_IN_THREADS, LEAST_IN_THREADS = 4, 32 << 20
+THREADS = min(4, os.cpu_count() or 1)
 # Plain objects are copied in pieces of this size: large reads, little memory.
 PIECE = 4 << 20
 
@@ -214,9 +219,7 @@ class StoredFile:
         if self.skeleton is None:
             self._twice(lambda: self._copy_plain(fd))
             return
-        os.posix_fallocate(fd, 0, size)  # a full tmpfs says so here; written through the mapping it would be SIGBUS
-        # not closed, but let go of: after an error its traceback still has views of it
-        self.rebuild_buffer(memoryview(mmap.mmap(fd, size)))
+        self.rebuild_buffer(map_target(fd, size))
 
     def rebuild_buffer(self, out: memoryview) -> None:
         """The same into a buffer of the file's size."""
@@ -256,22 +259,27 @@ class StoredFile:
             for offset in range(0, len(out), PIECE):
                 self._read_plain(offset, out[offset : offset + PIECE])
             return
-        layout = self.skeleton.layout
         place_rest(out, self.skeleton)
-        for number, (page, plane) in enumerate(zip(layout.pages, self.planes, strict=True)):
-            if is_direct(page):
-                segment = page.segments[0]
-                target = out[segment.offset : segment.offset + segment.length]
-                self._decode(plane, target)
-                if layout.big_endian:
-                    swap_in_place(target, page.dtype.itemsize)
-            else:
-                scratch = np.empty(page.nbytes, np.uint8).data
-                self._decode(plane, scratch)
-                try:
-                    place_plane(out, layout, number, scratch)
-                except StripError as error:
-                    raise StoredDataDamaged(str(error), path=plane.shard_key) from error
+        skeleton, many = self.skeleton, len(self.planes) >= FEWEST_IN_THREADS and len(out) >= LEAST_IN_THREADS
+        in_threads(
+            len(self.planes), lambda number: self._fill_page(skeleton.layout, number, out), THREADS if many else 1
+        )
+
+    def _fill_page(self, layout: TiffLayout, number: int, out: memoryview) -> None:
+        page, plane = layout.pages[number], self.planes[number]
+        if is_direct(page):
+            segment = page.segments[0]
+            target = out[segment.offset : segment.offset + segment.length]
+            self._decode(plane, target)
+            if layout.big_endian:
+                swap_in_place(target, page.dtype.itemsize)
+            return
+        scratch = np.empty(page.nbytes, np.uint8).data
+        self._decode(plane, scratch)
+        try:
+            place_plane(out, layout, number, scratch)
+        except StripError as error:
+            raise StoredDataDamaged(str(error), path=plane.shard_key) from error
 
     def _decode(self, plane: StoredPlane, out: memoryview) -> None:
         try:
