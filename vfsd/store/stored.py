@@ -40,8 +40,8 @@ from vfsd.store.geometry import ArrayGeometry, GeometryError
 from vfsd.store.holes import write_around_holes
 from vfsd.store.planes import decode_plane, decode_plane_range
 from vfsd.store.pyramid import MAX_LEVELS, MEAN, STRIDE
+from vfsd.store.recent import Recent
 from vfsd.store.storage import LocalStorage, ObjectReader
-from vfsd.store.strips import RecentStrips
 from vfsd.store.targets import map_target
 from vfsd.store.threads import in_threads
 
@@ -66,7 +66,7 @@ class ShardIndexes:
 
     def __init__(self, reader: ObjectReader) -> None:
         self._reader = reader
-        self.strips = RecentStrips()
+        self.strips: Recent[bytes] = Recent(len)
         self._lock = threading.Lock()
         self._forgotten = 0
         self._indexes: OrderedDict[bytes, ShardIndex] = OrderedDict()
