@@ -42,14 +42,37 @@ def _look_at_plate(folder: Path, plate_format: str | None, pattern: str | None, 
     from vfsd.errors import shown_path
     from vfsd.plates import choose_formats
     from vfsd.plates.survey import survey_folder
+    from vfsd.store.zarr_folders import may_be_zarr
 
     given = option_layer({"plate_format": plate_format, "pattern": pattern})
     chosen = values(("plate_format", "pattern"), given)
     formats = choose_formats(chosen["plate_format"], chosen["pattern"])
     checked = check_source(folder)
+    if may_be_zarr(checked) and (code := _look_at_zarr(checked, as_json)) is not None:
+        return code
     survey = survey_folder(checked, formats)
     if as_json:
         click.echo(json.dumps(survey_document(survey)))
     else:
         print_survey(survey, shown_path(checked))
+    return 0
+
+
+def _look_at_zarr(folder: Path, as_json: bool) -> int | None:
+    """The same of a folder that is OME-Zarr; None of one that is not."""
+    from vfsd.cli.zarr_report import print_zarr_survey, zarr_document
+    from vfsd.errors import UnfitError, shown_path
+    from vfsd.store.foreign import ForeignError, is_ome_zarr
+    from vfsd.store.foreign.survey import survey_zarr
+
+    if not is_ome_zarr(folder):
+        return None
+    try:
+        survey = survey_zarr(folder)
+    except ForeignError as error:
+        raise UnfitError(error.reason, path=folder / Path(shown_path(error.path or b""))) from error
+    if as_json:
+        click.echo(json.dumps(zarr_document(survey)))
+    else:
+        print_zarr_survey(survey, shown_path(folder))
     return 0

@@ -131,7 +131,8 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
         what = layout.source if layout.source is not None else layout.store
         new_files = "read-only" if options.read_only else f"new files go to {shown_path(layout.store)}"
         assert layout.mountpoint is not None
-        reporter.ready(f"{shown_path(what)} is mounted at {shown_path(layout.mountpoint)}; {new_files}")
+        shown = "shown as TIFFs" if stack.tree.source is not None and stack.tree.source.makes_files else "mounted"
+        reporter.ready(f"{shown_path(what)} is {shown} at {shown_path(layout.mountpoint)}; {new_files}")
 
     def flush(paths: Sequence[bytes] | None, on_progress: Callable[[FlushProgress], None]) -> Awaitable[FlushResult]:
         # --ingest takes the source in as a whole; named files are flushed by themselves.

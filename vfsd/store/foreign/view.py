@@ -2,7 +2,7 @@
 
 A plate shows `A/01/A01_f0.ome.tif` (row, column, field) and beside it `A01_f0.tif`, the same as an ImageJ hyperstack; an
 image by itself has the folder's name. Label images are files of their own (`A01_f0_label_nuclei.ome.tif`), series of
-bioformats2raw have `_s<number>`. A folder in which every folder is OME-Zarr shows each, and its own files as they are.
+bioformats2raw have `_s<number>`. A folder in which every folder is Zarr shows each, and its own files as they are.
 
 Only metadata are read to list a folder, and only those of what is in it. What cannot be shown is left out, and said once
 in the log with its path (`problems` has it, too): nothing that is wrong with one image touches another. Every call may sleep;
@@ -37,6 +37,7 @@ from vfsd.images import (
 from vfsd.store.foreign.folder import ABSENT, ForeignError, ForeignFolder, Json
 from vfsd.store.foreign.image import ForeignImage, below, group_metadata, read_image
 from vfsd.store.foreign.reading import ChunkReader
+from vfsd.store.zarr_folders import may_be_zarr
 
 log = logging.getLogger("vfsd.foreign")
 
@@ -151,7 +152,7 @@ class ZarrView:
 
     def __init__(self, root: Path) -> None:
         self.folder = ForeignFolder(root)
-        self.problems: dict[bytes, str] = {}
+        self._said: dict[tuple[bytes, str], None] = {}
         self._reader = ChunkReader(self.folder)
         self._lock = threading.Lock()  # for `_listings` only, never held while a folder is read
         self._listings: dict[bytes, tuple[float, dict[bytes, Shown]]] = {}
@@ -164,6 +165,11 @@ class ZarrView:
     def close(self) -> None:
         """Let go of the folder."""
         self.folder.close()
+
+    @property
+    def problems(self) -> list[tuple[bytes, str]]:
+        """What was met so far that cannot be shown: its path in the folder, and why."""
+        return list(self._said)
 
     def find(self, path: bytes) -> Shown:
         """What is under a path; raises FileNotFoundError, NotADirectoryError."""
@@ -199,10 +205,13 @@ class ZarrView:
         return listing
 
     def _say(self, path: bytes, problem: ForeignError | SynthesisError | str) -> None:
-        text = str(problem)
-        if self.problems.get(path) != text and len(self.problems) < MOST_PROBLEMS:
-            self.problems[path] = text
-            log.warning("not_shown path=%s reason=%s", shown_path(path), text)
+        reason = str(problem)
+        if isinstance(problem, ForeignError):
+            reason, path = problem.reason, path if problem.path is None else problem.path
+        said = (path, reason)
+        if said not in self._said and len(self._said) < MOST_PROBLEMS:
+            self._said[said] = None
+            log.warning("not_shown path=%s reason=%s", shown_path(path) or ".", shown_path(reason))
 
     # --- what is what
 
@@ -282,13 +291,22 @@ class ZarrView:
             padded = {column: column.zfill(digits) if column.isdigit() else column for column in wells}
             if len(set(padded.values())) < len(padded):  # "1" and "01" are two wells here
                 padded = {column: column for column in wells}
+            absent: list[bytes] = []
             for column, path in wells.items():
+                if not _has_group(self.folder, path):
+                    absent.append(column)
+                    continue
                 try:
                     mtime = group_metadata(self.folder, path)[1]
                 except ForeignError as error:
                     self._say(path, error)
                     continue
                 yield padded[column], Folder(mtime, partial(self._well, path, row + padded[column]))
+            if absent:
+                first = path.rpartition(b"/")[0] + b"/" + min(absent)
+                self._say(
+                    first, f"{len(absent)} wells of row {shown_path(row)} are listed, but not there; this is the first"
+                )
 
         return read
 
@@ -367,11 +385,14 @@ class ZarrView:
         obstacle = image.array.pipeline.obstacle
         if obstacle is not None:
             self._say(image.array.path, f"can be listed, but not read: {obstacle}")
-        for suffix, synthesize in ((OME_SUFFIX, _ome_tiff), (IMAGEJ_SUFFIX, _hyperstack)):
-            try:
-                yield name + suffix, VirtualFile(synthesize(image, image.facts), image, self._reader)
-            except SynthesisError as error:
-                self._say(path + b" " + suffix, error)
+        try:
+            yield name + OME_SUFFIX, VirtualFile(_ome_tiff(image, image.facts), image, self._reader)
+        except SynthesisError as error:
+            self._say(path, error)
+        try:
+            yield name + IMAGEJ_SUFFIX, VirtualFile(_hyperstack(image, image.facts), image, self._reader)
+        except SynthesisError as error:  # there is the other file, with the same pixels
+            log.debug("no_hyperstack path=%s reason=%s", shown_path(path), error)
 
 
 def _ome_tiff(image: ForeignImage, facts: StackFacts) -> SynthesizedTiff:
@@ -412,7 +433,7 @@ def _has_group(folder: ForeignFolder, path: bytes) -> bool:
 
 
 def is_collection(folder: ForeignFolder) -> bool:
-    """Whether every folder in a folder is a Zarr group, and there is one."""
+    """Whether every folder in a folder is called Zarr, and there is one."""
     found = False
     for name in folder.names(b""):
         try:
@@ -420,10 +441,8 @@ def is_collection(folder: ForeignFolder) -> bool:
                 continue
         except OSError:
             continue
-        if not _has_group(folder, name):
-            return False
         found = True
-    return found
+    return found and may_be_zarr(folder.root)
 
 
 def is_ome_zarr(root: Path) -> bool:
