@@ -67,6 +67,7 @@ class AnySource(Protocol):
 
     root: Path
     makes_files: bool
+    shielded: bool
 
     def close(self) -> None: ...
     def stat(self, path: bytes) -> os.stat_result: ...

@@ -36,6 +36,7 @@ class ZarrSource:
     """
 
     makes_files = True
+    shielded = False
 
     def __init__(self, root: Path) -> None:
         self.root = root
