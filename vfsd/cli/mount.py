@@ -41,8 +41,9 @@ def mount_command(
     options = make_mount_options(source, mountpoint, chosen, foreground=foreground, fuse_options=given.kernel)
     if options.read_only and options.ingest:
         raise UsageProblem("a read-only mount cannot ingest")
-    if options.plate_format is not None or options.pattern is not None:
-        choose_formats(options.plate_format, options.pattern)  # a wrong name is said now, not by the first flush
+    if (options.plate_format, options.pattern, options.labels) != (None, None, None):
+        # a wrong name is said now, not by the first flush
+        choose_formats(options.plate_format, options.pattern, labels=options.labels)
     if foreground:
         return run_mount(options, TerminalReporter())
     return run_in_background(lambda reporter: run_mount(options, reporter), TerminalReporter())

@@ -120,7 +120,7 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
     from vfsd.plates import choose_formats
 
     assert layout.mountpoint is not None, "a mount has a mount point"
-    formats = choose_formats(options.plate_format, options.pattern)
+    formats = choose_formats(options.plate_format, options.pattern, labels=options.labels)
     started = False
 
     def when_ready() -> None:

@@ -127,6 +127,13 @@ SETTINGS = (
         choices=("tiff", "files"),
         one_mount=True,
     ),
+    Setting(
+        "labels",
+        Kind.TEXT,
+        "Names of label images, as '{image}_{label}.tif'; none.",
+        "mask, label and the like in the name",
+        "PATTERN",
+    ),
     Setting("levels", Kind.LEVELS, "Halve new images N times for viewers.", "auto", "N"),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}

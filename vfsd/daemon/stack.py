@@ -196,6 +196,7 @@ def open_stack(layout: Layout, options: MountOptions, reporter: Reporter, roots:
                 cache_budget=cache_budget,
                 plate_format=options.plate_format,
                 pattern=options.pattern,
+                labels=options.labels,
             )
             if layout.mountpoint is not None:
                 # Before the first file is made, so that whatever a crash leaves can be found from here.

@@ -55,6 +55,9 @@ THREADS = min(4, os.cpu_count() or 1)
 # Plain objects are copied in pieces of this size: large reads, little memory.
 PIECE = 4 << 20
 
+# In the location of a group of labels `*` stands for each image of the plate.
+LABELS_INSIDE = b"/*/labels/"
+
 
 @final
 class ShardIndexes:
@@ -158,9 +161,36 @@ class StoredPlane:
         return lambda tile: shards.frame(key, count, positions[tile])
 
 
+def labels_location(plate: bytes, name: str) -> bytes:
+    """The location of a group of label images that lie inside the images of a plate, each at `<image>/labels/<name>`."""
+    return plate + LABELS_INSIDE + name.encode()
+
+
+def labelled_plate(location: bytes) -> tuple[bytes, str] | None:
+    """The plate's location and the label's name, if this is a location that `labels_location` made."""
+    plate, inside, name = location.rpartition(LABELS_INSIDE)
+    return (plate, name.decode()) if inside and b"/" not in name else None
+
+
+def image_key(group: GroupRecord, image: str) -> bytes:
+    """Key of an image of a group."""
+    inside = labelled_plate(group.location) if group.form == "labels" else None
+    parts = (
+        (group.location, image.encode())
+        if inside is None
+        else (inside[0], image.encode(), b"labels", inside[1].encode())
+    )
+    return b"/".join(filter(None, parts))
+
+
 def array_key(group: GroupRecord, image: str, level: int = 0) -> bytes:
     """Key of an array of an image in a group; level 0 has the full size."""
-    return b"/".join(part for part in (group.location, image.encode(), b"%d" % level) if part)
+    return image_key(group, image) + b"/%d" % level
+
+
+def shard_of_plane(group: GroupRecord, geometry: ArrayGeometry, plane: PlaneRecord) -> bytes:
+    """Key of the full-size shard that a plane lies in; GeometryError for a damaged row."""
+    return StoredPlane(geometry, array_key(group, plane.image), plane.index[: len(geometry.leading)]).shard_key
 
 
 def group_levels(group: GroupRecord) -> tuple[int, str]:
