@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 
 # What pyfuse3 is built with (it has no wheels), and what mounts; then what only the tests use.
-PACKAGES := libfuse3-dev fuse3 pkg-config gcc libc6-dev python3-dev python3-venv attr git imagej rsync strace xauth xvfb
+NEEDED_PACKAGES := libfuse3-dev fuse3 pkg-config gcc libc6-dev python3-dev python3-venv
+PACKAGES := $(NEEDED_PACKAGES) attr git imagej rsync strace xauth xvfb
 # What only `make posix` (its suite makes names with openssl) and `make stress` run.
 POSIX_PACKAGES := openssl
 STRESS_PACKAGES := dbench fio stress-ng
 
-.PHONY: setup demo test lint unit soak crash bench posix stress clean
+.PHONY: setup install uninstall demo test lint unit soak crash bench posix stress clean
 
 # Asks the package manager only for what is not there, so that the second time costs nothing.
 define install
@@ -34,6 +35,22 @@ $(VENV)/.ready: $(VENV)/.system pyproject.toml constraints.txt $(wildcard vfsd/c
 	@echo "Installing vfsd and what it needs into $(VENV) (a few minutes the first time)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@
+
+# For the whole machine, with an environment of its own: the program, its mount helpers and units.
+PREFIX ?= /usr/local
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+
+install:
+	$(call install,$(NEEDED_PACKAGES))
+	@$(AS_ROOT) $(PYTHON) -m venv $(PREFIX)/lib/vfsd
+	@echo "Installing vfsd and what it needs into $(PREFIX)/lib/vfsd (a minute or two)"
+	@$(AS_ROOT) $(PREFIX)/lib/vfsd/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt .
+	@$(AS_ROOT) mkdir -p $(PREFIX)/bin && $(AS_ROOT) ln -sfn $(PREFIX)/lib/vfsd/bin/vfsd $(PREFIX)/bin/vfsd
+	@$(AS_ROOT) $(PREFIX)/bin/vfsd install-helpers
+
+uninstall:
+	@[ ! -x $(PREFIX)/bin/vfsd ] || $(AS_ROOT) $(PREFIX)/bin/vfsd install-helpers --uninstall
+	@$(AS_ROOT) rm -rf $(PREFIX)/lib/vfsd $(PREFIX)/bin/vfsd
 
 demo: setup
 	@PATH="$(BIN):$$PATH" docs/demo/run.sh

@@ -9,7 +9,7 @@ import click
 # In the order of a user's day; "demo-plate" is the module demo_plate.
 NAMES = (
     *("mount", "umount", "flush", "status", "stats", "info"),
-    *("convert", "verify", "export", "recover", "doctor", "config", "demo-plate"),
+    *("convert", "verify", "export", "recover", "doctor", "config", "install-helpers", "demo-plate"),
 )
 
 

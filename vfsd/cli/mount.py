@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vfsd.cli.parameters import PATH, setting_options
 from vfsd.daemon.settings import BY_NAME
+
+if TYPE_CHECKING:
+    from vfsd.daemon.options import MountOptions
 
 
 @click.command("mount", short_help="Mount a plate, or a store alone.")
@@ -29,21 +32,32 @@ def mount_command(
     /etc/vfsd.toml; 'vfsd config' shows what they say.
     """
     from vfsd.cli.mount_options import parse_mount_options
-    from vfsd.daemon.background import run_in_background
     from vfsd.daemon.configuration import choose, make_mount_options, option_layer, standing_layers
+
+    given = parse_mount_options(mount_options)
+    chosen = choose([*standing_layers(), given.settings, option_layer(settings)])
+    options = make_mount_options(source, mountpoint, chosen, foreground=foreground, fuse_options=given.kernel)
+    return start_mount(options)
+
+
+def start_mount(options: MountOptions) -> int:
+    """Mount with these options, in the background or not; returns the exit code.
+
+    Raises
+    ------
+    UsageProblem
+        For options that contradict each other.
+    """
+    from vfsd.daemon.background import run_in_background
     from vfsd.daemon.mounting import run_mount
     from vfsd.daemon.reporter import TerminalReporter
     from vfsd.errors import UsageProblem
     from vfsd.plates import choose_formats
 
-    given = parse_mount_options(mount_options)
-    chosen = choose([*standing_layers(), given.settings, option_layer(settings)])
-    options = make_mount_options(source, mountpoint, chosen, foreground=foreground, fuse_options=given.kernel)
     if options.read_only and options.ingest:
         raise UsageProblem("a read-only mount cannot ingest")
-    if (options.plate_format, options.pattern, options.labels) != (None, None, None):
-        # a wrong name is said now, not by the first flush
-        choose_formats(options.plate_format, options.pattern, labels=options.labels)
-    if foreground:
+    if options.plate_format is not None or options.pattern is not None:
+        choose_formats(options.plate_format, options.pattern)  # a wrong name is said now, not by the first flush
+    if options.foreground:
         return run_mount(options, TerminalReporter())
     return run_in_background(lambda reporter: run_mount(options, reporter), TerminalReporter())

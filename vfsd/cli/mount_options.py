@@ -81,7 +81,7 @@ def parse_mount_options(arguments: Iterable[str], *, sloppy: bool = False) -> Gi
     """
     settings: dict[str, str | bool] = {}
     kernel: list[str] = []
-    for option in (option for argument in arguments for option in _split(argument)):
+    for option in (option for argument in arguments for option in split_options(argument)):
         key, has_value, value = option.partition("=")
         name = key.replace("-", "_")
         if key.startswith(NO_MEANING_PREFIXES) or (has_value and key in NO_MEANING_KEYS):
@@ -108,7 +108,7 @@ def parse_mount_options(arguments: Iterable[str], *, sloppy: bool = False) -> Gi
     return GivenOptions(option_layer(settings, "-o"), tuple(kernel))
 
 
-def _split(argument: str) -> list[str]:
+def split_options(argument: str) -> list[str]:
     """The options of one list. A value in double quotes may hold commas, as mount(8) has it."""
     return [option.replace('"', "") for option in re.findall(r'(?:"[^"]*"|[^,"]|")+', argument) if option]
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vfsd.daemon import mount_table
 from vfsd.daemon.checks import check_fuse, check_mountpoint, check_source, clear_mountpoint, refuse_nesting
 from vfsd.daemon.log_file import fields
 from vfsd.daemon.options import MountOptions
@@ -112,7 +113,10 @@ def raise_descriptor_limit() -> None:
 
 
 async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: Reporter) -> int:
+    import trio
+
     from vfsd.daemon.ingesting import Ingesting
+    from vfsd.daemon.service_manager import ServiceManager
     from vfsd.daemon.session import Session
     from vfsd.daemon.streaming import Streaming
     from vfsd.flush import flush_tree
@@ -120,7 +124,8 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
     from vfsd.plates import choose_formats
 
     assert layout.mountpoint is not None, "a mount has a mount point"
-    formats = choose_formats(options.plate_format, options.pattern, labels=options.labels)
+    formats = choose_formats(options.plate_format, options.pattern)
+    manager = ServiceManager.of_this_process()
     started = False
 
     def when_ready() -> None:
@@ -131,8 +136,11 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
         what = layout.source if layout.source is not None else layout.store
         new_files = "read-only" if options.read_only else f"new files go to {shown_path(layout.store)}"
         assert layout.mountpoint is not None
-        shown = "shown as TIFFs" if stack.tree.source is not None and stack.tree.source.makes_files else "mounted"
-        reporter.ready(f"{shown_path(what)} is {shown} at {shown_path(layout.mountpoint)}; {new_files}")
+        mount_table.enter(os.fspath(what), layout.mountpoint)
+        text = f"{shown_path(what)} is mounted at {shown_path(layout.mountpoint)}; {new_files}"
+        reporter.ready(text)
+        if manager is not None:
+            manager.ready(text)
 
     def flush(paths: Sequence[bytes] | None, on_progress: Callable[[FlushProgress], None]) -> Awaitable[FlushResult]:
         # --ingest takes the source in as a whole; named files are flushed by themselves.
@@ -150,6 +158,11 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
     async def store_file(path: bytes, ingest: bool) -> None:
         await flush_tree(stack.tree, paths=[path], ingest=ingest, formats=formats, levels=options.levels)
 
+    async def leave_mount_table() -> None:
+        await session.wait_unmounted()
+        assert layout.mountpoint is not None
+        await trio.to_thread.run_sync(mount_table.leave, layout.mountpoint)
+
     try:
         await stack.tree.start()
         stack.tree.attributes.store_file = store_file
@@ -163,11 +176,14 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
         )
         streaming = Streaming(stack.tree, store_some, stream_above=options.stream_above, formats=formats)
         stack.tiers.owner.relieve = streaming.relieve
-        background = [] if options.read_only else [streaming.run]
+        background: list[Callable[[], Awaitable[None]]] = [] if options.read_only else [streaming.run]
         ingesting = None
         if options.ingest:
             ingesting = Ingesting(stack.tree, store_of_source, lambda: stack.tree.contents.last_used, formats=formats)
             background.append(ingesting.run)
+        background.append(leave_mount_table)
+        if manager is not None:
+            background.append(lambda: manager.watch(session))
         session = Session(stack, transport, flush, serve_control=_serve_control, background=background)
         session.describe["streaming"] = streaming.status
         if ingesting is not None:

@@ -119,6 +119,15 @@ class Session:
         """Where clients ask."""
         return self._stack.places.socket
 
+    @property
+    def operation(self) -> dict[str, Any] | None:
+        """How far the flush is that runs now, None without one."""
+        return None if self._running is None else self._running.snapshot()
+
+    async def wait_unmounted(self) -> None:
+        """Until the kernel has let go of the mount; the last flush may still run."""
+        await self._unmounted.wait()
+
     # What clients ask for.
 
     def status(self) -> dict[str, Any]:
@@ -150,7 +159,7 @@ class Session:
             "dirty": {"files": dirty.files, "bytes": dirty.bytes},
             "open_handles": stack.tree.open_handles(),
             **{name: tell() for name, tell in self.describe.items()},
-            "operation": None if self._running is None else self._running.snapshot(),
+            "operation": self.operation,
             "state_directory": record.state_directory,
             "ram_directory": record.ram_directory,
             "cache_directory": record.cache_directory,
