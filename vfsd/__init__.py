@@ -1,12 +1,27 @@
 """vfsd: one tree over a microscope plate; new files in RAM, flushed to verified OME-Zarr, every file back byte for byte."""
 
-__all__ = ["__version__"]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vfsd.gpu import iterate, load
+
+__all__ = ["__version__", "iterate", "load"]
 
 __version__: str
 
 
-def __getattr__(name: str) -> str:
-    """`__version__`, looked up when somebody asks: importing the package's metadata takes 25 ms, a tenth of a mount."""
+def __getattr__(name: str) -> Any:
+    """What is looked up only when somebody asks.
+
+    Importing the package's metadata for `__version__` takes 25 ms, a tenth of a mount; `load` and `iterate` bring the store and
+    the codecs.
+    """
+    if name in ("load", "iterate"):
+        import vfsd.gpu
+
+        return getattr(vfsd.gpu, name)
     if name != "__version__":
         raise AttributeError(f"module 'vfsd' has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version

@@ -261,6 +261,7 @@ class AttributeOperations:
         answer: dict[str, Any] = {"tier": self.tier(node), "dirty": node.dirty, "size": node.size()}
         if node.record.kind in (Kind.PLANES, Kind.PLAIN) and not node.dirty:
             answer.update(self._layers.store.files.describe(node.record).location())
+            answer["store"] = os.fsdecode(os.path.abspath(self._layers.store.root))
         elif node.record.kind is Kind.SOURCE and node.record.origin is not None:
             answer["origin"] = os.fsdecode(node.record.origin)
         return answer

@@ -1,0 +1,24 @@
+"""CUDA decode of compressed chunks: compressed on disk, compressed over PCIe, an array on the GPU.
+
+What it is for: `load` and `iterate` read planes and Zarr arrays whose chunks are Blosc-LZ4 (ours, or anybody's) into GPU memory,
+and decode them there; `compress_array` makes such chunks of an array that is on the GPU. Without a GPU the same calls work on
+the CPU. docs/gpu.md says how, and how fast.
+
+What it promises: the bytes are those that the CPU decoder gives, or an error that names the chunk; nothing on the GPU or
+here is read or written outside what a call was given, whatever the files say; device and pinned memory are bounded.
+
+What it never does: import cupy before a GPU is asked for, or take part in a mount.
+
+The ways in: `vfsd.gpu.load` (what scripts use), `vfsd.gpu.loader.Loader` (jobs → array), `vfsd.gpu.decoder.BatchDecoder`
+(frames in device memory → bytes), `vfsd.gpu.encoder` (bytes → frames). kernels/ has the CUDA source. `Device` is all that
+these need of a GPU; only `vfsd.gpu.cuda` knows cupy.
+
+Threads: loads take turns (one lock, held for the whole load); a `Loader`, a `BatchDecoder` and a `Device` belong to one
+thread at a time. Reads run on threads of the loader's own, which get paths and buffers.
+"""
+
+from vfsd.gpu.device import NoDeviceError
+from vfsd.gpu.loader import ChunksDamaged
+from vfsd.gpu.loading import CpuPathWarning, iterate, load
+
+__all__ = ["ChunksDamaged", "CpuPathWarning", "NoDeviceError", "iterate", "load"]

@@ -1,0 +1,42 @@
+"""The ways to decode that the kernels offer, by name: what `make gpu` measures against each other.
+
+All give the same bytes and the same errors. `DEFAULT` is the one that is used; the figures that choose it are in docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One way to decode.
+
+    Parameters
+    ----------
+    by_window : bool
+        Whether a warp takes a stream's sequences 32 at a time, or one after the other (lz4_decode.cuh).
+    fused_streams : int
+        Blosc blocks with up to so many compressed streams are decoded in shared memory and interleaved from there; 0:
+        every block is decoded to planes in global memory, which another kernel interleaves.
+    nvcomp : bool
+        Whether nvCOMP decodes the LZ4 streams, and only the interleaving is ours.
+    """
+
+    by_window: bool = True
+    fused_streams: int = 1
+    nvcomp: bool = False
+
+
+ENGINES: Final = {
+    "window-fused": Engine(True, 1),
+    "window-fused-all": Engine(True, 8),
+    "window": Engine(True, 0),
+    "sequence-fused": Engine(False, 1),
+    "sequence-fused-all": Engine(False, 8),
+    "sequence": Engine(False, 0),
+    "nvcomp": Engine(False, 0, nvcomp=True),
+}
+
+DEFAULT: Final = "window-fused"
