@@ -93,6 +93,12 @@ def _operation(operation: Mapping[str, Any]) -> str:
     return f"{operation['kind']}: {operation.get('stage', '')}{percent}"
 
 
+def _transport(facts: Mapping[str, Any]) -> str | None:
+    """Which one serves the mount, and why that one, where the daemon says so."""
+    why = facts.get("transport_choice")
+    return f"{facts['transport']} ({why})" if why else facts["transport"]
+
+
 def _in_full(facts: Mapping[str, Any]) -> Iterator[str]:
     from vfsd.errors import shown_path
 
@@ -105,7 +111,8 @@ def _in_full(facts: Mapping[str, Any]) -> Iterator[str]:
         ("now", None if not facts.get("operation") else _operation(facts["operation"])),
         ("process", None if facts["pid"] is None else str(facts["pid"])),
         ("since", facts.get("started")),
-        ("transport", facts["transport"]),
+        ("transport", _transport(facts)),
+        ("passthrough", facts.get("passthrough")),
         ("open files", None if facts.get("open_handles") is None else str(facts["open_handles"])),
         ("state folder", None if not facts.get("state_directory") else shown_path(facts["state_directory"])),
     ]

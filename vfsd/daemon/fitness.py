@@ -25,9 +25,8 @@ from vfsd.daemon.ram_folder import logout_empties_shared_memory
 from vfsd.daemon.sizes import format_size
 from vfsd.errors import UnfitError
 
-# FUSE passthrough came with 6.9; pyfuse3 (libfuse 3) and renameat2 work from long before 4.18 on.
+# pyfuse3 (libfuse 3) and renameat2 work from long before 4.18 on.
 OLDEST_KERNEL = (4, 18)
-PASSTHROUGH_KERNEL = (6, 9)
 # Below this a plate's worth of open files goes through the descriptor cache all the time.
 FEW_DESCRIPTORS = 4096
 # One field of a plate, a few times over: less makes every write wait for the disk.
@@ -61,6 +60,7 @@ def examine_machine(roots: Roots | None = None) -> list[Finding]:
         _kernel,
         _fuse,
         _pyfuse3,
+        _passthrough,
         _allow_other,
         _memory,
         _tmpfs,
@@ -78,8 +78,7 @@ def _kernel(roots: Roots) -> Finding:
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
     if numbers < OLDEST_KERNEL:
         return Finding("kernel", Verdict.PROBLEM, f"Linux {release} is too old", "Use Linux 4.18 or newer")
-    speed = "" if numbers >= PASSTHROUGH_KERNEL else " (6.9 or newer could serve reads without the daemon)"
-    return Finding("kernel", Verdict.OK, f"Linux {release}{speed}")
+    return Finding("kernel", Verdict.OK, f"Linux {release}")
 
 
 def _fuse(roots: Roots) -> Finding:
@@ -106,6 +105,15 @@ def _pyfuse3(roots: Roots) -> Finding:
     except ImportError as error:
         return Finding("pyfuse3", Verdict.PROBLEM, f"cannot be imported: {error}", "Install libfuse3 and pyfuse3")
     return Finding("pyfuse3", Verdict.OK, str(getattr(pyfuse3, "__version__", "is there")))
+
+
+def _passthrough(roots: Roots) -> Finding:
+    from vfsd.fuse.kernel.probe import passthrough_lacks
+
+    lacks = passthrough_lacks()
+    if lacks is None:
+        return Finding("passthrough", Verdict.OK, "the kernel can read files by itself (--transport kernel)")
+    return Finding("passthrough", Verdict.OK, f"{lacks.cause}; every read asks the daemon", lacks.remedy)
 
 
 def _allow_other(roots: Roots) -> Finding:

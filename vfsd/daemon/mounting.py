@@ -18,6 +18,7 @@ from vfsd.daemon.options import MountOptions
 from vfsd.daemon.reporter import Reporter, describe_error
 from vfsd.daemon.sizes import format_count, format_size
 from vfsd.daemon.stack import Layout, Stack, default_store, open_stack
+from vfsd.daemon.transport_choice import TransportChoice, choose_transport
 from vfsd.errors import UsageProblem, shown_path
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def run_mount(options: MountOptions, reporter: Reporter) -> int:
     or `failed`. Must be called where no thread and no event loop runs yet (after the fork).
     """
     try:
-        options = replace(options, transport=choose_transport(options.transport))
+        choice = choose_transport(options.transport)
+        options = replace(options, transport=choice.name)
         layout = plan_layout(options, reporter)
         raise_descriptor_limit()
         share_arenas()
@@ -53,12 +55,7 @@ def run_mount(options: MountOptions, reporter: Reporter) -> int:
         return code
     import trio
 
-    return trio.run(_live, stack, layout, options, reporter)
-
-
-def choose_transport(wanted: str) -> str:
-    """The transport that serves this mount."""
-    return "kernel" if wanted == "kernel" else "pyfuse3"
+    return trio.run(_live, stack, layout, options, reporter, choice)
 
 
 def plan_layout(options: MountOptions, reporter: Reporter) -> Layout:
@@ -112,7 +109,9 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: Reporter) -> int:
+async def _live(
+    stack: Stack, layout: Layout, options: MountOptions, reporter: Reporter, choice: TransportChoice
+) -> int:
     import trio
 
     from vfsd.daemon.ingesting import Ingesting
@@ -185,6 +184,8 @@ async def _live(stack: Stack, layout: Layout, options: MountOptions, reporter: R
         if manager is not None:
             background.append(lambda: manager.watch(session))
         session = Session(stack, transport, flush, serve_control=_serve_control, background=background)
+        session.describe["transport_choice"] = lambda: choice.why
+        session.describe["passthrough"] = transport.passthrough
         session.describe["streaming"] = streaming.status
         if ingesting is not None:
             session.describe["ingesting"] = ingesting.status

@@ -32,6 +32,9 @@ class Transport(Protocol):
     async def request_unmount(self) -> None:
         """Unmount; `serve` returns once the kernel has let go."""
 
+    def passthrough(self) -> str:
+        """Whether the kernel reads files by itself, for people: "yes", or what stands in the way."""
+
     def unmount_lazily(self) -> None:
         """Take the mount out of the tree at once; open files go on until they are closed."""
 

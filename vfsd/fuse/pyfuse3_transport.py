@@ -363,6 +363,11 @@ class Pyfuse3Transport:
         if self._mounted:
             await trio.to_thread.run_sync(self._mount_point.unmount)
 
+    @staticmethod
+    def passthrough() -> str:
+        """The kernel reads nothing by itself: libfuse's part that pyfuse3 uses has no words for it."""
+        return 'only the transport "kernel" has it'
+
     def unmount_lazily(self) -> None:
         """Take the mount out of the tree at once; open files go on until they are closed."""
         self._mount_point.detach()

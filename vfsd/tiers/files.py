@@ -258,10 +258,6 @@ class TierFiles:
         else:
             self.room.tell()
 
-    def descriptor(self, file: TierFile) -> int:
-        """A file's descriptor, safe until the next `await`."""
-        return self._moves.descriptor(file)
-
     def remove_strangers(self, known: set[tuple[int, int, str]]) -> list[str]:
         """Delete tier files that no row names (made just before a crash, or clean); returns their names."""
         removed = []

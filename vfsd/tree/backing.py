@@ -6,13 +6,15 @@ Touched only by the trio thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import final
 
 from vfsd.errors import VfsdError
 from vfsd.store import Kind
-from vfsd.tiers import TierFiles
+from vfsd.tiers import TierFile, TierFiles
 from vfsd.tree.contents import LARGE_FILE, Contents, OpenFile
 from vfsd.tree.layers import Layers
 
@@ -25,8 +27,8 @@ class Backing:
 
     Attributes
     ----------
-    fd : int
-        Its descriptor; valid until the next `await`.
+    opened : callable
+        Its descriptor, for the length of a `with` block without an `await` in it. It cannot be written through.
     key : object
         Equal for two backings that are the very same file.
     release : callable
@@ -34,7 +36,7 @@ class Backing:
         neither dropped nor moved for somebody else's sake.
     """
 
-    fd: int
+    opened: Callable[[], AbstractContextManager[int]]
     key: object
     release: Callable[[], None]
 
@@ -77,14 +79,18 @@ class Backings:
             if data.busy is not None or data.discarded:
                 return None
             hold = self._tiers.hold(data)
-            try:
-                fd = self._tiers.descriptor(data)
-            except OSError:
-                self._tiers.let_go(hold)
-                return None
-            return Backing(fd, hold, lambda: self._tiers.let_go(hold))
+            return Backing(lambda: self._reading(data), hold, lambda: self._tiers.let_go(hold))
         source = self._layers.source
         if source is None or not source.shielded or node.record.kind is not Kind.SOURCE or node.opened is None:
             return None
         known = self._tiers.descriptors.known_descriptor(node)
-        return None if known is None else Backing(known, node.opened[:2], _nothing)
+        return None if known is None else Backing(lambda: nullcontext(known), node.opened[:2], _nothing)
+
+    @contextmanager
+    def _reading(self, data: TierFile) -> Iterator[int]:
+        """A descriptor of its own: with one that may write, whoever looks for writers after us would find one here."""
+        fd = self._tiers.open_for_reading(data)
+        try:
+            yield fd
+        finally:
+            os.close(fd)

@@ -94,7 +94,8 @@ class Passthrough:
 
     def _register(self, backing: Backing) -> Registration | None:
         try:
-            return Registration(self._device.register(backing.fd), backing)
+            with backing.opened() as fd:
+                return Registration(self._device.register(fd), backing)
         except OSError as error:
             backing.release()
             if error.errno == errno.EPERM:
