@@ -11,7 +11,7 @@ import click
 from vfsd.cli.parameters import PATH, setting_options
 
 # What a conversion has in common with a mount.
-SETTINGS = ("plate_format", "pattern", "levels")
+SETTINGS = ("plate_format", "pattern", "labels", "levels")
 
 
 @click.command("convert", short_help="Put a whole plate into a store.")
@@ -37,7 +37,8 @@ def convert_command(source: Path, store: Path, as_json: bool, **settings: Any) -
     from vfsd.plates import choose_formats
 
     chosen = values(SETTINGS, option_layer(settings))
-    formats, levels = choose_formats(chosen["plate_format"], chosen["pattern"]), chosen["levels"]
+    formats = choose_formats(chosen["plate_format"], chosen["pattern"], labels=chosen["labels"])
+    levels = chosen["levels"]
     plate = check_source(source)
     refuse_nesting({"store": store, "source": plate})
 

@@ -56,8 +56,9 @@ def start_mount(options: MountOptions) -> int:
 
     if options.read_only and options.ingest:
         raise UsageProblem("a read-only mount cannot ingest")
-    if options.plate_format is not None or options.pattern is not None:
-        choose_formats(options.plate_format, options.pattern)  # a wrong name is said now, not by the first flush
+    if (options.plate_format, options.pattern, options.labels) != (None, None, None):
+        # a wrong name is said now, not by the first flush
+        choose_formats(options.plate_format, options.pattern, labels=options.labels)
     if options.foreground:
         return run_mount(options, TerminalReporter())
     return run_in_background(lambda reporter: run_mount(options, reporter), TerminalReporter())

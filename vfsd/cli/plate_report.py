@@ -27,6 +27,8 @@ def print_survey(survey: Survey, folder: str) -> None:
         console.print(f"no plate was recognised in {folder}")
     for plate in survey.plates:
         _print_plate(console, plate)
+    for name, paths in sorted(_labels_by_name(survey).items()):
+        console.print(f"{len(paths)} label images called {_escaped(name)}, first: {_shown(min(paths))}")
     if survey.strangers:
         console.print(f"{len(survey.strangers)} files belong to no plate, first: {_shown(survey.strangers[0])}")
     for problem in survey.problems:
@@ -37,9 +39,20 @@ def survey_document(survey: Survey) -> dict[str, Any]:
     """The same for `--json`."""
     return {
         "plates": [_plate_document(plate) for plate in survey.plates],
+        "labels": {
+            _shown(path): {"name": label.name, "of": _shown(label.image)}
+            for path, label in sorted(survey.labels.items())
+        },
         "of_no_plate": [_shown(path) for path in survey.strangers],
         "unreadable": list(survey.problems),
     }
+
+
+def _labels_by_name(survey: Survey) -> dict[str, list[bytes]]:
+    found: dict[str, list[bytes]] = {}
+    for path, label in survey.labels.items():
+        found.setdefault(label.name, []).append(path)
+    return found
 
 
 def _print_plate(console: Console, plate: Plate) -> None:

@@ -30,6 +30,7 @@ from vfsd.codec.blosc import (
     decompress_range,
     parse_header,
 )
+from vfsd.codec.remote import RemoteFrame
 from vfsd.codec.shard import ShardError, ShardIndex, ShardWriter, index_size, read_index
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "BloscParameters",
     "FrameError",
     "FrameHeader",
+    "RemoteFrame",
     "ShardError",
     "ShardIndex",
     "ShardWriter",

@@ -20,7 +20,7 @@ import functools
 import struct
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from vfsd.codec import _inner
 from vfsd.codec._inner import FrameError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from typing_extensions import Buffer
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "FrameError",
     "FrameHeader",
     "compress",
+    "cut_blocks",
     "decompress_into",
     "decompress_range",
     "parse_header",
@@ -278,9 +280,22 @@ def _cut_blocks(content: bytes, header: FrameHeader, first: int, last: int, size
         raise FrameError("damaged Blosc frame: a block begins outside the frame")
     behind = starts[starts > high]
     end = int(behind.min()) if behind.size else header.cbytes
+    return cut_blocks(header, touched - low, content[low:end], size)
+
+
+def cut_blocks(header: FrameHeader, starts: NDArray[np.integer[Any]], blocks: bytes, size: int) -> bytes:
+    """Consecutive blocks of a frame, which hold `size` bytes, as a frame of their own.
+
+    Parameters
+    ----------
+    starts : ndarray of int
+        Where each begins in `blocks`.
+    blocks : bytes
+        Their compressed bytes, and what may lie between them.
+    """
     # A ragged last block alone becomes a full block of its own size, which must say that it is not split.
     ragged = size < header.blocksize
-    table = touched - low + _HEADER.size + touched.nbytes
+    table = (starts + _HEADER.size + 4 * len(starts)).astype("<i4").tobytes()
     head = _HEADER.pack(
         header.version,
         header.versionlz,
@@ -288,6 +303,6 @@ def _cut_blocks(content: bytes, header: FrameHeader, first: int, last: int, size
         header.typesize,
         size,
         size if ragged else header.blocksize,
-        _HEADER.size + touched.nbytes + end - low,
+        _HEADER.size + len(table) + len(blocks),
     )
-    return b"".join((head, table.astype("<i4").tobytes(), content[low:end]))
+    return b"".join((head, table, blocks))

@@ -123,7 +123,7 @@ async def _live(
     from vfsd.plates import choose_formats
 
     assert layout.mountpoint is not None, "a mount has a mount point"
-    formats = choose_formats(options.plate_format, options.pattern)
+    formats = choose_formats(options.plate_format, options.pattern, labels=options.labels)
     manager = ServiceManager.of_this_process()
     started = False
 
@@ -136,7 +136,8 @@ async def _live(
         new_files = "read-only" if options.read_only else f"new files go to {shown_path(layout.store)}"
         assert layout.mountpoint is not None
         mount_table.enter(os.fspath(what), layout.mountpoint)
-        text = f"{shown_path(what)} is mounted at {shown_path(layout.mountpoint)}; {new_files}"
+        shown = "shown as TIFFs" if stack.tree.source is not None and stack.tree.source.makes_files else "mounted"
+        text = f"{shown_path(what)} is {shown} at {shown_path(layout.mountpoint)}; {new_files}"
         reporter.ready(text)
         if manager is not None:
             manager.ready(text)

@@ -29,7 +29,11 @@ class MountOptions:
     """The instrument that took the plate, None meaning "find out"."""
     pattern: str | None = None
     """What names mean, instead of an instrument's."""
+    labels: str | None = None
+    """Which names are those of label images, instead of the usual ones."""
     levels: int | None = None
     """How many times new images are halved for viewers; None: until they are small."""
+    zarr_as: str | None = None
+    """How to show a source that is OME-Zarr: "tiff" or "files"; None: as its store has it, else as TIFFs."""
     fuse_options: tuple[str, ...] = ()
     """Further options for the kernel, such as "noatime"; never those that have a field of their own."""

@@ -138,6 +138,7 @@ def flush_leftover(left: Leftover, reporter: Reporter, on_progress: Callable[[Fl
         transport="none",
         plate_format=record.plate_format,
         pattern=record.pattern,
+        labels=record.labels,
     )
     stack = open_stack(Layout(source, Path(record.store), None), options, reporter)
     return run_until_done(lambda: _flush_and_close(stack, record, on_progress))
@@ -150,7 +151,7 @@ async def _flush_and_close(stack: Stack, record: MountRecord, on_progress: Calla
     clean = False
     try:
         await stack.tree.start()
-        formats = choose_formats(record.plate_format, record.pattern)
+        formats = choose_formats(record.plate_format, record.pattern, labels=record.labels)
         result = await flush_tree(
             stack.tree, ingest=record.ingest, on_progress=on_progress, formats=formats, levels=record.levels
         )

@@ -51,6 +51,7 @@ class MountRecord:
     cache_budget: int
     plate_format: str | None = None
     pattern: str | None = None
+    labels: str | None = None
     """What names of plates mean, so that a flush after a crash takes them as the mount did."""
     levels: int | None = None
     device: str | None = None
@@ -77,7 +78,9 @@ def parse_record(text: bytes) -> MountRecord | None:
         record = MountRecord(**{key: value for key, value in document.items() if key in names})
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    optional = dict.fromkeys(("source", "device", "plate_format", "pattern"), str | None) | {"levels": int | None}
+    optional = dict.fromkeys(("source", "device", "plate_format", "pattern", "labels"), str | None) | {
+        "levels": int | None
+    }
     kinds: dict[str, type] = {
         "uid": int,
         "pid": int,

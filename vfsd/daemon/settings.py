@@ -119,6 +119,21 @@ SETTINGS = (
     Setting(
         "pattern", Kind.TEXT, "What names mean, as '{row}{column}_s{field}_w{channel}.tif'.", "by instrument", "PATTERN"
     ),
+    Setting(
+        "zarr_as",
+        Kind.TEXT,
+        "How to show a source that is OME-Zarr: its images as TIFFs, or its files.",
+        "tiff",
+        choices=("tiff", "files"),
+        one_mount=True,
+    ),
+    Setting(
+        "labels",
+        Kind.TEXT,
+        "Names of label images, as '{image}_{label}.tif'; none.",
+        "mask, label and the like in the name",
+        "PATTERN",
+    ),
     Setting("levels", Kind.LEVELS, "Halve new images N times for viewers.", "auto", "N"),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -35,7 +35,7 @@ from vfsd.daemon.registry import (
 )
 from vfsd.daemon.reporter import Reporter
 from vfsd.daemon.state_lock import take_state_lock
-from vfsd.errors import BusyError, UnfitError, VfsdError, shown_path
+from vfsd.errors import BusyError, UnfitError, UsageProblem, VfsdError, shown_path
 
 if TYPE_CHECKING:
     from vfsd.store import Store
@@ -196,6 +196,7 @@ def open_stack(layout: Layout, options: MountOptions, reporter: Reporter, roots:
                 cache_budget=cache_budget,
                 plate_format=options.plate_format,
                 pattern=options.pattern,
+                labels=options.labels,
             )
             if layout.mountpoint is not None:
                 # Before the first file is made, so that whatever a crash leaves can be found from here.
@@ -232,14 +233,16 @@ def _open_store(layout: Layout, throwaway: Path | None, options: MountOptions) -
     from vfsd.store.store import SourceIdentity
 
     if throwaway is not None:
-        return Store.create(throwaway / ("empty" + STORE_SUFFIX), source=layout.source)
+        return Store.create(
+            throwaway / ("empty" + STORE_SUFFIX), source=layout.source, source_view=_choose_view(layout, options)
+        )
     try:
         if is_store(layout.store):
             store = Store.open(layout.store, writable=not options.read_only)
         elif layout.source is None:
             raise UnfitError("is no store", path=layout.store)
         else:
-            store = Store.create(layout.store, source=layout.source)
+            store = Store.create(layout.store, source=layout.source, source_view=_choose_view(layout, options))
     except BusyError as error:
         raise busy_store(layout.store, error) from error
     except OSError as error:
@@ -252,12 +255,53 @@ def _open_store(layout: Layout, throwaway: Path | None, options: MountOptions) -
         recorded = store.source_identity
         if layout.source is None or recorded is None:
             return store
+        _check_view(store, options)
         if not recorded.is_folder(SourceIdentity.of(layout.source)):
             check_store_belongs(store.root, store.source, layout.source)
-    except (UnfitError, OSError):
+    except (VfsdError, OSError):
         store.close()
         raise
     return store
+
+
+def _choose_view(layout: Layout, options: MountOptions) -> str:
+    """How the source of a new store is shown."""
+    from vfsd.store.views import FILES, TIFFS
+    from vfsd.store.zarr_folders import may_be_zarr
+
+    view = FILES
+    if layout.source is not None and options.zarr_as != FILES and may_be_zarr(layout.source):
+        from vfsd.store.foreign import is_ome_zarr
+
+        view = TIFFS if is_ome_zarr(layout.source) else FILES
+    if options.zarr_as == TIFFS != view:
+        raise UnfitError("is no OME-Zarr, so that nothing can be shown as TIFFs", path=options.source)
+    if view == TIFFS:
+        _refuse_ingest(options)
+    return view
+
+
+def _refuse_ingest(options: MountOptions) -> None:
+    if options.ingest:
+        raise UsageProblem(
+            "is OME-Zarr already, which --ingest would only copy",
+            path=options.source,
+            remedy="Mount it without --ingest, or take in its files as they are with --zarr-as files",
+        )
+
+
+def _check_view(store: Store, options: MountOptions) -> None:
+    """What an existing store says of its source's files holds for one view only."""
+    from vfsd.store.views import TIFFS
+
+    if options.zarr_as not in (None, store.source_view):
+        raise UnfitError(
+            f"is the store of a source that is shown with --zarr-as {store.source_view}",
+            path=store.root,
+            remedy="Leave --zarr-as away, or choose another place with --store",
+        )
+    if store.source_view == TIFFS:
+        _refuse_ingest(options)
 
 
 def _places_left(places: Places, left: MountRecord, reporter: Reporter) -> Places:

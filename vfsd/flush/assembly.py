@@ -20,7 +20,8 @@ from vfsd.flush.groups import GroupDocument, group_objects
 from vfsd.flush.items import Item
 from vfsd.flush.locations import PlainKeys
 from vfsd.flush.moving import MovedGroup, move_groups
-from vfsd.flush.placing import Placement, Placer
+from vfsd.flush.placement import Placement
+from vfsd.flush.placing import Placer
 from vfsd.flush.selection import Selection
 from vfsd.flush.shards import ShardJob, is_read_at_once, shard_jobs, shard_key, shard_place
 from vfsd.flush.snapshot import merge
@@ -29,8 +30,8 @@ from vfsd.images import Skeleton
 from vfsd.plates import PlateFormats, ReadFile, stage_from_description
 from vfsd.store import Catalogue, InodeRecord, Kind, Transaction
 from vfsd.store.builder import CatalogueBuilder
-from vfsd.store.catalogue import PlaneRecord
-from vfsd.store.stored import group_geometry, group_levels
+from vfsd.store.catalogue import GroupRecord, PlaneRecord
+from vfsd.store.stored import group_geometry, group_levels, labelled_plate
 from vfsd.tree import Tree
 
 
@@ -78,7 +79,7 @@ class Assembly:
         self.merged_inodes: set[int] = set()
         self.merged_entries: set[tuple[int, bytes]] = set()
         self.records: dict[int, InodeRecord] = {}
-        self.group_locations: dict[int, bytes] = {}
+        self.groups: dict[int, GroupRecord] = {}
 
     @property
     def builder(self) -> CatalogueBuilder:
@@ -123,7 +124,15 @@ class Assembly:
         self._renamed_groups = selection.renames.shown | selection.renames.pages.keys()
         for item in self.items:
             builder.clear_planes(item.ino)
-        placer = Placer(builder, store.plate_name, read_file, force_plain, self._formats, levels=self._levels)
+        placer = Placer(
+            builder,
+            store.plate_name,
+            read_file,
+            force_plain,
+            self._formats,
+            levels=self._levels,
+            damaged_shards=self.writer.failures.damaged_shards,
+        )
         self.placement = placer.place(self.items)
         self._choose_plain_keys()
         self.writer.wanted_windows = {(item.ino, page) for item, page in self.placement.windows.values()}
@@ -208,7 +217,7 @@ class Assembly:
         touched = {plane.group for planes in self.placement.planes.values() for plane in planes}
         for ino in [*(item.ino for item in self.items), *(record.ino for record in self._dropped)]:
             touched |= {plane.group for plane in self._base.planes(ino)}
-        return touched | self._renamed_groups
+        return touched | self._renamed_groups | self.placement.touched
 
     # --- what was written
 
@@ -259,10 +268,10 @@ class Assembly:
         return found
 
     def finish(self) -> None:
-        """The catalogue is complete; `records` and `group_locations` keep what the receipt says of it."""
+        """The catalogue is complete; `records` and `groups` keep what the receipt says of it."""
         self.builder.set_meta("generation", self._transaction.generation)
         self.records = {item.ino: self.record(item) for item in self.items}
-        self.group_locations = {group.id: group.location for group in self.builder.read().groups()}
+        self.groups = {group.id: group for group in self.builder.read().groups()}
         self.builder.finish()
 
     def _final_record(self, item: Item) -> InodeRecord:
@@ -318,25 +327,46 @@ class Assembly:
         """The metadata of every group concerned; of a group without planes nothing stays."""
         catalogue = self.builder.read()
         touched = self._touched_groups()
+        # what lies below one key is written together: a plate, and the labels inside its images
+        families: dict[bytes, list[GroupRecord]] = {}
         for group in catalogue.groups():
-            if group.id not in touched:
-                continue
-            keys = set()
-            geometry, (levels, _) = group_geometry(group), group_levels(group)
-            for plane in catalogue.planes_of_group(group.id):
-                place = shard_place(geometry, plane)
-                if place is not None:
-                    keys |= {shard_key(group, geometry, place, level) for level in range(levels + 1)}
-            if keys:
-                for key, data in group_objects(catalogue, group):
+            inside = labelled_plate(group.location)
+            families.setdefault(group.location if inside is None else inside[0], []).append(group)
+        for location, members in families.items():
+            if not touched.isdisjoint(group.id for group in members):
+                self._write_family(location, members)
+
+    def _write_family(self, location: bytes, members: list[GroupRecord]) -> None:
+        catalogue = self.builder.read()
+        keys: set[bytes] = set()
+        living: list[GroupRecord] = []
+        for group in members:
+            shards = self._shard_keys(group)
+            if shards:
+                living.append(group)
+                keys |= shards
+            else:
+                self.builder.remove_group(group.id)
+        labels = [group for group in living if group.location != location]
+        for group in living:
+            if group.location == location:
+                for key, data in group_objects(catalogue, group, labels):
                     keys.add(key)
                     if not self._holds(key, data):
                         self._transaction.put_bytes(key, data)
                         self._written[key] = "document"
-            else:
-                self.builder.remove_group(group.id)
-            for key in self._transaction.keys_below(group.location) - keys:
-                self._transaction.remove(key)
+        for key in self._transaction.keys_below(location) - keys:
+            self._transaction.remove(key)
+
+    def _shard_keys(self, group: GroupRecord) -> set[bytes]:
+        geometry, (levels, _) = group_geometry(group), group_levels(group)
+        places = {shard_place(geometry, plane) for plane in self.builder.read().planes_of_group(group.id)}
+        return {
+            shard_key(group, geometry, place, level)
+            for place in places
+            if place is not None
+            for level in range(levels + 1)
+        }
 
     def _holds(self, key: bytes, data: bytes) -> bool:
         return (
@@ -347,8 +377,10 @@ class Assembly:
 
 
 async def _read_path(tree: Tree, path: bytes, offset: int, size: int) -> bytes:
-    """A piece of a file of the tree, for a vendor's metadata."""
+    """A piece of a file of the tree, for a vendor's metadata; of no bytes nothing is opened."""
     node = await tree.layers.resolve(path)
+    if size == 0 and not node.is_directory:
+        return b""
     handle = await tree.contents.open(node.ino, 0)
     try:
         return bytes(await tree.contents.read(handle, offset, size))

@@ -14,6 +14,7 @@ from vfsd.flush.progress import FlushResult, OnProgress
 from vfsd.plates import PlateFormats
 from vfsd.store import Store, is_store
 from vfsd.store.store import SourceIdentity
+from vfsd.store.views import FILES
 from vfsd.tiers import TierFiles
 from vfsd.tree import Tree
 
@@ -80,4 +81,9 @@ def _open_store(source: Path, store: Path) -> Store:
     if recorded is None or not recorded.is_folder(SourceIdentity.of(source)):
         opened.close()
         raise UnfitError("belongs to another source", path=store, remedy="Choose a new folder for the store")
+    if opened.source_view != FILES:
+        opened.close()
+        raise UnfitError(
+            "is of a source that is shown as TIFFs", path=store, remedy="Choose a new folder for the store"
+        )
     return opened

@@ -15,7 +15,14 @@ from math import prod
 from typing import Any, final
 
 from vfsd.errors import shown_path
-from vfsd.plates import ChannelFacts, Plate, channel_from_description, colour_of_light, pixel_size_from_description
+from vfsd.plates import (
+    ChannelFacts,
+    FieldKey,
+    Plate,
+    channel_from_description,
+    colour_of_light,
+    pixel_size_from_description,
+)
 from vfsd.plates.model import row_index
 from vfsd.store.catalogue import Catalogue, GroupRecord
 from vfsd.store.geometry import ArrayGeometry
@@ -27,6 +34,8 @@ from vfsd.store.ngff import (
     WellImage,
     encode_document,
     group_document,
+    label_attributes,
+    labels_attributes,
     multiscale_attributes,
     plate_attributes,
     plate_layout,
@@ -34,7 +43,7 @@ from vfsd.store.ngff import (
     well_attributes,
 )
 from vfsd.store.pyramid import MEAN, level_geometry, level_of
-from vfsd.store.stored import array_key
+from vfsd.store.stored import array_key, image_key
 
 MICROMETER = "micrometer"
 SECOND = "second"
@@ -62,6 +71,8 @@ class GroupDocument:
         What else the vendor says, for display.
     stage_um : dict
         Image → where its middle is on the stage, in µm (y, x).
+    label, channel : str or None, int or None
+        Of label images: the name that files call them by, and the channel of the images that they are named after.
     levels, downscaling :
         How many arrays each image has below the full-size one, and how they are made: settled when the group is made.
     """
@@ -82,6 +93,8 @@ class GroupDocument:
     stage_um: dict[str, list[float]] = field(default_factory=dict)
     levels: int = 0
     downscaling: str = MEAN
+    label: str | None = None
+    channel: int | None = None
 
     def encode(self) -> str:
         """JSON for the catalogue."""
@@ -160,20 +173,58 @@ class GroupDocument:
         self.channels.setdefault(channel, {})["window"] = asdict(window)
 
 
-def group_objects(catalogue: Catalogue, group: GroupRecord) -> Iterator[tuple[bytes, bytes]]:
-    """(key, bytes) of every `zarr.json` of a group, from the group's document and its planes' places."""
+def group_objects(
+    catalogue: Catalogue, group: GroupRecord, labels: Sequence[GroupRecord] = ()
+) -> Iterator[tuple[bytes, bytes]]:
+    """(key, bytes) of every `zarr.json` of a group, from the group's document and its planes' places.
+
+    `labels` are the groups of labels inside the images of a plate; their documents are given as well.
+    """
     document = GroupDocument.decode(group.document)
-    if group.form == "plate":
-        present: dict[str, set[tuple[int, ...]]] = {}
-        for plane in catalogue.planes_of_group(group.id):
-            present.setdefault(plane.image, set()).add(plane.index)
-        yield from _plate_objects(group, document, present)
+    if group.form in ("plate", "labels"):
+        yield from _plate_objects(group, document, _present(catalogue, group, document))
+        yield from _label_objects(catalogue, document, labels)
     else:
         yield (
             group.location + b"/zarr.json",
             encode_document(group_document(_sequence_attributes(catalogue, group, document))),
         )
         yield from _array_objects(group, document, "")
+
+
+def _present(catalogue: Catalogue, group: GroupRecord, document: GroupDocument) -> dict[str, set[tuple[int, ...]]]:
+    """The planes of each image of a group, by their index."""
+    present: dict[str, set[tuple[int, ...]]] = {}
+    axes = len(document.geometry.leading)
+    for plane in catalogue.planes_of_group(group.id):
+        present.setdefault(plane.image, set()).add(plane.index[:axes])
+    return present
+
+
+def _label_objects(
+    catalogue: Catalogue, plate: GroupDocument, labels: Sequence[GroupRecord]
+) -> Iterator[tuple[bytes, bytes]]:
+    """What lies in `labels` of the images of a plate (NGFF 0.5, "labels")."""
+    names: dict[bytes, list[str]] = {}
+    for group in sorted(labels, key=lambda group: group.location):
+        document = GroupDocument.decode(group.document)
+        placed = replace(
+            document,
+            size=plate.size,
+            pixel_size_um=plate.pixel_size_um,
+            z_step_um=plate.z_step_um,
+            time_step_s=plate.time_step_s,
+            stage_um=plate.stage_um,
+        )
+        for image, present in _present(catalogue, group, document).items():
+            key = image_key(group, image)
+            folder, _, name = key.rpartition(b"/")
+            names.setdefault(folder, []).append(name.decode())
+            attributes = label_attributes(_field_attributes(placed, image, present, title=document.name))
+            yield key + b"/zarr.json", encode_document(group_document(attributes))
+            yield from _array_objects(group, document, image)
+    for folder, found in names.items():
+        yield folder + b"/zarr.json", encode_document(group_document(labels_attributes(found)))
 
 
 def _array_objects(group: GroupRecord, document: GroupDocument, image: str) -> Iterator[tuple[bytes, bytes]]:
@@ -199,7 +250,8 @@ def _plate_objects(
         "projection": document.projection,
         "numbers": document.numbers,
     }
-    facts |= {"acquired": document.facts, "channels": _channel_facts(document)}
+    facts["acquired"] = document.facts
+    facts |= {"label": document.label} if group.form == "labels" else {"channels": _channel_facts(document)}
     most = max(len(fields) for fields in wells.values())
     several = document.several_acquisitions or any("f" in path for fields in wells.values() for path in fields)
     acquisitions = []
@@ -220,7 +272,9 @@ def _plate_objects(
         for path in fields:
             image = f"{well}/{path}"
             key = group.location + f"/{image}/zarr.json".encode()
-            yield key, encode_document(group_document(_field_attributes(document, image, present[image])))
+            shown = _field_attributes(document, image, present[image])
+            shown = shown if group.form == "plate" else label_attributes(shown, None)
+            yield key, encode_document(group_document(shown))
             yield from _array_objects(group, document, image)
 
 
@@ -233,10 +287,17 @@ def _field_order(path: str) -> tuple[int, int]:
     return _acquisition(path), int(path.split("f")[-1])
 
 
-def _field_attributes(document: GroupDocument, image: str, present: Collection[tuple[int, ...]]) -> dict[str, Any]:
+def field_key(image: str) -> FieldKey:
+    """The field that lies at a path of a plate's group."""
+    row, column, field_path = image.split("/")
+    return _acquisition(field_path), row_index(row), int(column) - 1, int(field_path.split("f")[-1])
+
+
+def _field_attributes(
+    document: GroupDocument, image: str, present: Collection[tuple[int, ...]], title: str | None = None
+) -> dict[str, Any]:
     y, x = document.pixel_size_um or (1.0, 1.0)
-    z = document.z_step_um or 1.0
-    t = document.time_step_s or 1.0
+    scale = {"t": document.time_step_s or 1.0, "c": 1.0, "z": document.z_step_um or 1.0, "y": y, "x": x}
     units: dict[str, str] = {}
     if document.pixel_size_um is not None:
         units |= {"y": MICROMETER, "x": MICROMETER}
@@ -245,10 +306,11 @@ def _field_attributes(document: GroupDocument, image: str, present: Collection[t
     if document.time_step_s is not None:
         units["t"] = SECOND
     row, column, field_path = image.split("/")
+    axes = document.geometry.axes
     return multiscale_attributes(
-        f"{document.name} {row}{int(column):02d} field {field_path}",
-        document.geometry.axes,
-        _levels(document, (t, 1.0, z, y, x), _translation(document, image)),
+        title or f"{document.name} {row}{int(column):02d} field {field_path}",
+        axes,
+        _levels(document, [scale[axis] for axis in axes], _translation(document, image)),
         units=units,
         channels=_channels(document),
         downscaling=document.downscaling if document.levels else None,
@@ -278,7 +340,7 @@ def _translation(document: GroupDocument, image: str) -> tuple[float, ...] | Non
         return None
     height, width = document.geometry.height, document.geometry.width
     y, x = middle[0] - (height - 1) / 2 * size[0], middle[1] - (width - 1) / 2 * size[1]
-    return (0.0, 0.0, 0.0, round(y, 6), round(x, 6))
+    return (*(0.0 for _ in document.geometry.leading), round(y, 6), round(x, 6))
 
 
 def _channel_facts(document: GroupDocument) -> list[dict[str, Any]]:
@@ -292,7 +354,7 @@ def _channel_facts(document: GroupDocument) -> list[dict[str, Any]]:
 
 def _channels(document: GroupDocument) -> list[ChannelDisplay]:
     shown = []
-    for number in document.numbers["c"]:
+    for number in document.numbers.get("c", []):
         facts = document.channels.get(number, {})
         window = facts.get("window")
         if window is None:

@@ -16,7 +16,7 @@ from vfsd.flush.progress import KeptFile
 from vfsd.flush.snapshot import IngestedName
 from vfsd.store import Kind
 from vfsd.tree import Node, Tree
-from vfsd.tree.source import Source, SourceEntry
+from vfsd.tree.source import AnySource, SourceEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _may_lead_to(wanted: Wanted, above: bytes, name: bytes, child: Node) -> bool
     return wanted.leads_to(path) if child.is_directory else wanted.takes(path)
 
 
-def _look_at(source: Source, origins: Sequence[bytes]) -> dict[bytes, _Look]:
+def _look_at(source: AnySource, origins: Sequence[bytes]) -> dict[bytes, _Look]:
     looks: dict[bytes, _Look] = {}
     for origin in origins:
         try:
@@ -105,7 +105,7 @@ def _take_up(
     return [IngestedNode(child, IngestedName(directory.ino, name, child.record, look.xattrs), seen)]
 
 
-def changed_in_source(source: Source, files: Sequence[tuple[int, bytes, tuple[int, int]]]) -> dict[int, str]:
+def changed_in_source(source: AnySource, files: Sequence[tuple[int, bytes, tuple[int, int]]]) -> dict[int, str]:
     """Of (inode, origin, size and mtime when selected) those that the source no longer has like that, and why."""
     changed = {}
     for ino, origin, seen in files:

@@ -69,29 +69,31 @@ class LevelWriters:
         """Copy the levels of a plane that stays, or make them again from its chunks."""
         if not self._shards:
             return
-        copies = [self._copies(level, plane) for level, _, _ in self._shards]
-        if all(copies):
+        full, *smaller = self._job.old_place(plane).levels
+        copies = [self._copies(old) for old in smaller]
+        if len(copies) == len(self._shards) and all(copies):
             for number, chunks in enumerate(copies):
                 self._append(number, plane, chunks)
             return
-        job, pixels = self._job, np.empty(self._job.geometry.plane_bytes, np.uint8).data
-        positions = job.positions(plane)
+        pixels = np.empty(self._job.geometry.plane_bytes, np.uint8).data
+        key, geometry, positions = full
         try:
-            absent = decode_plane(lambda tile: self._old_chunk(job, positions[tile]), job.geometry, pixels)
+            absent = decode_plane(lambda tile: self._old_chunk(key, geometry, positions[tile]), geometry, pixels)
         except (FrameError, GeometryError):
             return  # the plane itself is damaged, which its file's verification says
         if not absent:
             self.add(plane, pixels)
 
-    def _old_chunk(self, shard: ShardJob | LevelShard, position: int) -> bytes | None:
+    def _old_chunk(self, key: bytes, geometry: ArrayGeometry, position: int) -> bytes | None:
         try:
-            return self._old_shards.chunk(shard.old_key, shard.geometry.chunks_per_shard, position)
+            return self._old_shards.chunk(key, geometry.chunks_per_shard, position)
         except (StoredDataDamaged, OSError):
             return None
 
-    def _copies(self, level: LevelShard, plane: PlaneRecord) -> list[bytes]:
+    def _copies(self, old: tuple[bytes, ArrayGeometry, range]) -> list[bytes]:
         """A plane's chunks in the level's old shard; empty unless all are there."""
-        chunks = [self._old_chunk(level, position) for position in positions_in_shard(level.geometry, plane)]
+        key, geometry, positions = old
+        chunks = [self._old_chunk(key, geometry, position) for position in positions]
         found = [chunk for chunk in chunks if chunk is not None]
         return found if len(found) == len(chunks) else []
 

@@ -49,6 +49,12 @@ def plate_key(directory: bytes, *, name: str | None, projection: bool, variant: 
     return IMAGES + fitted(directory, suffix + b".ome.zarr")
 
 
+def labels_key(directory: bytes, *, name: str | None, variant: str | None) -> bytes:
+    """Key of label images whose images are not in the store: `images/<directory>[_<name>][_<variant>].labels.ome.zarr`."""
+    suffix = b"".join(b"_" + part.encode("utf-8", "surrogateescape") for part in (name, variant) if part is not None)
+    return IMAGES + fitted(directory, suffix.replace(b"/", b"_") + b".labels.ome.zarr")
+
+
 def stack_key(directory: bytes, shape: str, dtype: str) -> bytes:
     """Key of a stack's group: `images/<directory>.stacks/<shape>_<dtype>.ome.zarr`."""
     return IMAGES + fitted(directory, b".stacks") + b"/" + f"{shape}_{dtype}.ome.zarr".encode()

@@ -12,6 +12,7 @@ from vfsd.flush.locations import directory_name, free_group_key, moved_key, page
 from vfsd.flush.renames import Renames
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import GroupRecord
+from vfsd.store.stored import labelled_plate, labels_location
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ def move_groups(builder: CatalogueBuilder, renames: Renames, plate_name: str) ->
     catalogue = builder.read()
     moving: list[tuple[GroupRecord, bytes, bytes]] = []
     taken: list[bytes] = []
+    inside: list[tuple[GroupRecord, tuple[bytes, str]]] = []
     for group in catalogue.groups():
         path = renames.pages.get(group.id)
         if path is not None:
@@ -38,7 +40,10 @@ def move_groups(builder: CatalogueBuilder, renames: Renames, plate_name: str) ->
             )
             continue
         directory = renames.directory(group.directory)
-        if directory == group.directory:
+        around = labelled_plate(group.location)
+        if around is not None:
+            inside.append((group, around))  # they go with the plate
+        elif directory == group.directory:
             taken.append(group.location)
         else:
             moving.append((group, directory, moved_key(group.location, group.directory, directory)))
@@ -47,5 +52,10 @@ def move_groups(builder: CatalogueBuilder, renames: Renames, plate_name: str) ->
         location = free_group_key(wanted, taken)
         taken.append(location)
         placed.append((group, location, directory))
-    builder.move_groups((group.id, location, directory) for group, location, directory in placed)
+    moved = {group.location: location for group, location, _ in placed}
+    rows = [(group.id, location, directory) for group, location, directory in placed]
+    for group, (plate, label) in inside:
+        location = labels_location(moved.get(plate, plate), label)
+        rows.append((group.id, location, renames.directory(group.directory)))
+    builder.move_groups(rows)
     return [MovedGroup(group.location, location) for group, location, _ in placed if location != group.location]

@@ -6,9 +6,10 @@ The rules (DESIGN's, in the order of trying):
    such group of a plate carries the directory's name, others name shape and dtype. The pages of a file of several are
    slices, or what its description says. Of two files for one position the second stays a plain file. A compressed image
    keeps its bytes as a plain file, and its pixels go to the position too.
-2. A TIFF of several equal pages with at least `FEWEST_PLANES` planes and `FEWEST_BYTES` is an image of its own.
-3. Other TIFFs of one plane go into the stack of their directory, shape and dtype, if there is one or they make one.
-4. Everything else is a plain file.
+2. A label image of such an image goes to its `labels`, or waits for it in a plate of labels (`labelling`).
+3. A TIFF of several equal pages with at least `FEWEST_PLANES` planes and `FEWEST_BYTES` is an image of its own.
+4. Other TIFFs of one plane go into the stack of their directory, shape and dtype, if there is one or they make one.
+5. Everything else is a plain file.
 
 Works on the catalogue being built, in a thread; never touches the store's objects.
 """
@@ -16,79 +17,26 @@ Works on the catalogue being built, in a thread; never touches the store's objec
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
 from typing import final
 
 from vfsd.errors import shown_path
+from vfsd.flush.group_table import Group, GroupTable, image_path
 from vfsd.flush.groups import GroupDocument
 from vfsd.flush.items import Item
-from vfsd.flush.locations import directory_name, free_group_key, pages_key, plate_key, stack_key
-from vfsd.plates import FieldKey, Plate, PlateFormats, PlatePosition, ReadFile, recognise_plates
+from vfsd.flush.labelling import Labelling
+from vfsd.flush.locations import directory_name, pages_key, plate_key, stack_key
+from vfsd.flush.placement import Placement, PlaneShape, plane_shape, positions_of_pages
+from vfsd.plates import Plate, PlateFormats, PlatePosition, ReadFile, find_labels, recognise_plates
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import GroupRecord, PlaneRecord
-from vfsd.store.geometry import ITEM_SIZES, GeometryError, image_geometry, plate_geometry, stack_geometry
-from vfsd.store.pyramid import level_count
+from vfsd.store.geometry import GeometryError, image_geometry, plate_geometry, stack_geometry
 
 log = logging.getLogger("vfsd.flush")
 
 # Below these a stack costs more files and metadata than it saves.
 FEWEST_PLANES = 16
 FEWEST_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class PlaneShape:
-    """What planes of one array have in common."""
-
-    height: int
-    width: int
-    samples: int
-    planar: bool
-    dtype: str
-
-    def text(self) -> str:
-        """For names: "512x512", "512x512x3"."""
-        return f"{self.height}x{self.width}" + (f"x{self.samples}" if self.samples > 1 else "")
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of one plane."""
-        return self.height * self.width * self.samples * ITEM_SIZES[self.dtype]
-
-
-@final
-@dataclass(slots=True)
-class Placement:
-    """Where the items of a flush go.
-
-    Attributes
-    ----------
-    planes : dict
-        Inode → its planes' places, in the order of its pages.
-    plain : dict
-        Inode → the item whose bytes become a plain object (of a compressed plate image: as well).
-    windows : dict
-        (group, channel) → the item and its page by which the channel's brightness is judged.
-    unplaced : dict
-        (group, image) → an item of that field, where the stage's position is not known from the vendor's metadata.
-    """
-
-    planes: dict[int, list[PlaneRecord]] = field(default_factory=dict)
-    plain: dict[int, Item] = field(default_factory=dict)
-    windows: dict[tuple[int, int], tuple[Item, int]] = field(default_factory=dict)
-    unplaced: dict[tuple[int, str], Item] = field(default_factory=dict)
-
-
-def plane_shape(item: Item) -> PlaneShape | None:
-    """The shape of an item's one plane, or of all its equal pages; None when it has none that can be stored."""
-    if item.layout is not None and item.layout.uniform:
-        page = item.layout.pages[0]
-        return PlaneShape(page.height, page.width, page.samples, page.planar, page.dtype.name)
-    if item.decoded is not None:
-        height, width, dtype = item.decoded
-        return PlaneShape(height, width, 1, False, dtype)
-    return None
 
 
 def _tell(plate: Plate, waiting: Mapping[bytes, Item]) -> None:
@@ -99,24 +47,6 @@ def _tell(plate: Plate, waiting: Mapping[bytes, Item]) -> None:
         item = waiting.get(path)
         if item is not None and (item.layout is not None or item.decoded is not None):
             item.notes.append(f"not an image of the plate: {why}")
-
-
-def _image_path(key: FieldKey, several_acquisitions: bool) -> str:
-    """Where a field lies in its plate's group."""
-    acquisition, row, column, number = key
-    at = PlatePosition(row, column, number, 0, 0, 0, acquisition)
-    field_path = at.field_path(several_acquisitions=several_acquisitions or acquisition > 0)
-    return f"{at.row_path}/{at.column_path}/{field_path}"
-
-
-def _positions_of_pages(item: Item, first: PlatePosition) -> list[PlatePosition]:
-    """Where each plane of an item belongs, from where its first one does; none where that cannot be said."""
-    if item.layout is None or item.layout.plane_count == 1:
-        return [first]
-    return [
-        replace(first, channel=first.channel + channel, z=first.z + z, time=first.time + time)
-        for channel, z, time in item.pages or ()
-    ]
 
 
 @final
@@ -146,33 +76,40 @@ class Placer:
         formats: PlateFormats | None = None,
         *,
         levels: int | None = None,
+        damaged_shards: Collection[bytes] = (),
     ) -> None:
         self._formats = formats
-        self._levels = levels
         self._builder = builder
         self._catalogue = builder.read()
         self._plate_name = plate_name
         self._read_file = read_file
         self._force_plain = force_plain
-        self._groups: dict[int, tuple[GroupRecord, GroupDocument]] = {
-            group.id: (group, GroupDocument.decode(group.document)) for group in self._catalogue.groups()
-        }
-        self._changed: set[int] = set()
+        self._groups = GroupTable(builder, levels)
         self._placement = Placement()
+        self._labelling = Labelling(self._groups, builder, self._placement, self._directory, damaged_shards)
 
     def place(self, items: Iterable[Item]) -> Placement:
         """Place the items."""
         waiting = {item.path: item for item in items}
-        plates = recognise_plates(waiting, self._read_file, directory_name=self._plate_name, formats=self._formats)
+        named = find_labels(waiting, self._read_file, directory_name=self._plate_name, formats=self._formats)
+        images = waiting.keys() - named.keys()
+        plates = recognise_plates(images, self._read_file, directory_name=self._plate_name, formats=self._formats)
         for plate in plates:
             _tell(plate, waiting)
             self._place_plate(plate, waiting)
+        self._labelling.place(
+            named, {path: item for path, item in waiting.items() if item.ino not in self._force_plain}
+        )
+        self._labelling.settle()
+        for item in [
+            item for item in waiting.values() if item.ino in self._placement.planes and item.layout is not None
+        ]:
+            del waiting[item.path]
         self._place_pages(waiting)
         self._place_stacks(waiting)
         for item in waiting.values():
             self._placement.plain[item.ino] = item
-        for group in self._changed:
-            self._builder.set_group_document(group, self._groups[group][1].encode())
+        self._groups.save()
         for planes in self._placement.planes.values():
             self._builder.put_planes(planes)
         return self._placement
@@ -188,7 +125,7 @@ class Placer:
             shape = plane_shape(item)
             if shape is None or shape.samples > 1:
                 continue
-            positions = _positions_of_pages(item, position)
+            positions = positions_of_pages(item, position)
             if not positions:
                 item.notes.append("its pages are not what its description says, or more than a plate can hold")
                 continue
@@ -221,12 +158,12 @@ class Placer:
                 item.notes.append(str(error))
             return
         document.take_facts(plate)
-        self._changed.add(group.id)
+        self._groups.changed(group.id)
         several = document.several_acquisitions
         for key, middle in plate.facts.stage_um.items():  # also of fields that were stored before it was known
-            document.take_stage(_image_path(key, several), middle)
+            document.take_stage(image_path(key, several), middle)
         for item, of_item in members:
-            image = _image_path(of_item[0].field_key, several)
+            image = image_path(of_item[0].field_key, several)
             places = [
                 PlaneRecord(item.ino, page, group.id, image, document.index(at.time, at.channel, at.z))
                 for page, at in enumerate(of_item)
@@ -244,14 +181,11 @@ class Placer:
                 if document.needs_window(at.channel):
                     self._placement.windows.setdefault((group.id, at.channel), (item, page))
 
-    def _plate_group(
-        self, plate: Plate, shape: PlaneShape, projection: bool, numbers: Mapping[str, set[int]]
-    ) -> tuple[GroupRecord, GroupDocument]:
+    def _plate_group(self, plate: Plate, shape: PlaneShape, projection: bool, numbers: Mapping[str, set[int]]) -> Group:
         mine = [
             (group, document)
-            for group, document in self._groups.values()
-            if group.form == "plate"
-            and group.directory == plate.root
+            for group, document in self._groups.of_form("plate")
+            if group.directory == plate.root
             and (document.plate or "").casefold() == plate.key
             and document.instrument == plate.instrument
             and document.projection == projection
@@ -274,7 +208,7 @@ class Placer:
             several_acquisitions=any(position.acquisition for position in plate.images.values()),
         )
         wanted = plate_key(self._directory(plate.root), name=name, projection=projection, variant=variant)
-        return self._add_group(wanted, "plate", plate.root, document)
+        return self._groups.add(wanted, "plate", plate.root, document)
 
     # --- files with several pages, stacks
 
@@ -300,7 +234,7 @@ class Placer:
                 item.notes.append(str(error))
                 continue
             document = GroupDocument(geometry, name=name.decode("utf-8", "backslashreplace"))
-            group, _ = self._add_group(pages_key(self._directory(directory), name), "pages", directory, document)
+            group, _ = self._groups.add(pages_key(self._directory(directory), name), "pages", directory, document)
             self._placement.planes[item.ino] = [
                 PlaneRecord(item.ino, page, group.id, "", (page, 0, 0)) for page in range(layout.plane_count)
             ]
@@ -330,26 +264,25 @@ class Placer:
             for item in members:
                 del waiting[item.path]
 
-    def _stack_group(self, directory: bytes, shape: PlaneShape) -> tuple[GroupRecord, GroupDocument] | None:
-        for group, document in self._groups.values():
+    def _stack_group(self, directory: bytes, shape: PlaneShape) -> Group | None:
+        for group, document in self._groups.of_form("stack"):
             geometry = document.geometry
             if (
-                group.form == "stack"
-                and group.directory == directory
+                group.directory == directory
                 and PlaneShape(geometry.height, geometry.width, geometry.samples, geometry.planar, geometry.dtype)
                 == shape
             ):
                 return group, document
         return None
 
-    def _new_stack(self, directory: bytes, shape: PlaneShape, count: int) -> tuple[GroupRecord, GroupDocument]:
+    def _new_stack(self, directory: bytes, shape: PlaneShape, count: int) -> Group:
         geometry = stack_geometry(
             count, (shape.height, shape.width), shape.dtype, samples=shape.samples, planar=shape.planar
         )
         label = (directory or self._plate_name.encode("utf-8", "surrogateescape")).decode("utf-8", "backslashreplace")
         document = GroupDocument(geometry, name=f"{label} {shape.text()} {shape.dtype}")
         kind = shape.dtype + ("_planar" if shape.planar else "")
-        return self._add_group(stack_key(self._directory(directory), shape.text(), kind), "stack", directory, document)
+        return self._groups.add(stack_key(self._directory(directory), shape.text(), kind), "stack", directory, document)
 
     def _fill_stack(self, group: GroupRecord, document: GroupDocument, members: list[Item]) -> None:
         used = {plane.index[0] for plane in self._catalogue.planes_of_group(group.id)}
@@ -359,7 +292,7 @@ class Placer:
             self._placement.planes[item.ino] = [place]
             used.add(number)
         document.geometry = document.geometry.grown_to([max(document.geometry.extents[0], max(used) + 1)])
-        self._changed.add(group.id)
+        self._groups.changed(group.id)
 
     # --- shared
 
@@ -369,14 +302,3 @@ class Placer:
     def _taken(self, place: PlaneRecord) -> bool:
         owner = self._catalogue.owner_of_place(place.group, place.image, place.index)
         return owner is not None and owner != place.ino
-
-    def _add_group(
-        self, wanted: bytes, form: str, directory: bytes, document: GroupDocument
-    ) -> tuple[GroupRecord, GroupDocument]:
-        document.levels = level_count(document.geometry, self._levels)
-        location = free_group_key(wanted, [group.location for group, _ in self._groups.values()])
-        text = document.encode()
-        number = self._builder.add_group(location, form, directory, text)
-        record = GroupRecord(number, location, form, directory, text)
-        self._groups[number] = (record, document)
-        return record, document

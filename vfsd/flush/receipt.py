@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import socket
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from vfsd.flush.assembly import Assembly
 from vfsd.flush.items import Item
 from vfsd.flush.progress import FlushResult, KeptFile
 from vfsd.store import Kind, Store, Transaction
+from vfsd.store.stored import array_key
 
 VERSION = 1
 
@@ -87,8 +87,7 @@ def _file_entry(item: Item, assembly: Assembly) -> dict[str, Any]:
         entry["location"] = shown_path(record.location)
     planes = assembly.placement.planes.get(item.ino, [])
     if planes:
-        group = assembly.group_locations[planes[0].group]
-        entry["array"] = shown_path(os.path.join(*filter(None, (group, planes[0].image.encode(), b"0"))))
+        entry["array"] = shown_path(array_key(assembly.groups[planes[0].group], planes[0].image))
         entry["index"] = [list(plane.index) for plane in planes]
     if record.kind is Kind.PLANES and item.layout is not None and item.layout.compressed:
         entry["compression"] = "LZW; the file's bytes are encoded anew from its planes"

@@ -15,7 +15,7 @@ from vfsd.errors import StoredDataDamaged
 from vfsd.flush.locations import plain_key
 from vfsd.flush.paths import PresentPaths
 from vfsd.flush.snapshot import Snapshot
-from vfsd.plates import PlateFormats, recognise_plates
+from vfsd.plates import PlateFormats, find_labels, recognise_plates
 from vfsd.store import InodeRecord, Kind
 from vfsd.store.catalogue import ROOT_INO, WHITEOUT, Catalogue, GroupRecord
 from vfsd.tree import Tree
@@ -160,7 +160,7 @@ class _Search:
         group = self._base.group(planes[0].group)
         if moved is not None:  # goes with its group, if that goes as a whole
             below = group.directory == moved or group.directory.startswith(moved + b"/")
-            return below and (group.form != "plate" or self._is_plate_still(group, path))
+            return below and (group.form not in ("plate", "labels") or self._is_plate_still(group, path))
         if not self._lost_a_name(ino):
             return True
         if group.form == "pages":
@@ -178,8 +178,13 @@ class _Search:
         """
         known = self._plates.get(group.id)
         if known is None:
-            plates = recognise_plates([path], _no_metadata, formats=self._formats)
-            roots = [plate.root for plate in plates if path in plate.images]
+            if group.form == "labels":
+                roots = [
+                    label.plate.root for label in find_labels([path], _no_metadata, formats=self._formats).values()
+                ]
+            else:
+                plates = recognise_plates([path], _no_metadata, formats=self._formats)
+                roots = [plate.root for plate in plates if path in plate.images]
             known = self._plates[group.id] = not roots or roots[0] == self._renames.directory(group.directory)
         return known
 

@@ -26,6 +26,14 @@ class LevelShard:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class OldPlace:
+    """Where the store has the chunks of a plane that are copied: the key, geometry and positions at each level."""
+
+    levels: tuple[tuple[bytes, ArrayGeometry, range], ...]
+
+
+@final
 @dataclass(slots=True)
 class ShardJob:
     """One shard to write.
@@ -41,7 +49,9 @@ class ShardJob:
     new : list of (Item, PlaneRecord)
         Planes to be read and compressed; the pages of one item stand together.
     kept : list of PlaneRecord
-        Planes whose chunks are copied from the shard that is there.
+        Planes whose chunks are copied: from the shard that is there, or from where `moved` says.
+    moved : dict
+        (inode, page) → where the store has a plane that comes from another place.
     """
 
     key: bytes
@@ -51,16 +61,20 @@ class ShardJob:
     downscaling: str = MEAN
     new: list[tuple[Item, PlaneRecord]] = field(default_factory=list)
     kept: list[PlaneRecord] = field(default_factory=list)
+    moved: dict[tuple[int, int], OldPlace] = field(default_factory=dict)
 
     @property
     def keys(self) -> tuple[bytes, ...]:
         """The keys of all shards that it puts."""
         return (self.key, *(level.key for level in self.levels))
 
-    @property
-    def kept_positions(self) -> list[int]:
-        """Positions of the chunks that are copied, in the full-size shard."""
-        return [position for plane in self.kept for position in self.positions(plane)]
+    def old_place(self, plane: PlaneRecord) -> OldPlace:
+        """Where the store has a kept plane; a level that is not there is to be made again."""
+        found = self.moved.get((plane.ino, plane.page))
+        if found is None:
+            beside = [(self.old_key, self.geometry), *((level.old_key, level.geometry) for level in self.levels)]
+            found = OldPlace(tuple((key, geometry, positions_in_shard(geometry, plane)) for key, geometry in beside))
+        return found
 
     @property
     def signature(self) -> tuple[object, ...]:
@@ -68,7 +82,8 @@ class ShardJob:
         fresh = frozenset((item.ino, plane.page, self.positions(plane).start) for item, plane in self.new)
         # a shard does not depend on how far the array around it has grown
         shape = replace(self.geometry, extents=self.geometry.shard_extents)
-        return shape, self.old_key, fresh, frozenset(self.kept_positions), len(self.levels)
+        kept = frozenset((self.positions(plane).start, self.old_place(plane).levels[0][0]) for plane in self.kept)
+        return shape, self.old_key, fresh, kept, len(self.levels)
 
     @property
     def items(self) -> dict[int, tuple[Item, list[PlaneRecord]]]:
@@ -121,30 +136,30 @@ def shard_jobs(
     base: Catalogue, after: Catalogue, items: Mapping[int, Item], touched: Collection[int]
 ) -> list[ShardJob]:
     """The shards to write, of these groups; `after` is the next catalogue, `base` the one it replaces."""
-    locations = {group.id: group.location for group in base.groups()}
+    before = {group.id: group for group in base.groups()}
     jobs: list[ShardJob] = []
     for group in after.groups():
         if group.id in touched:
-            jobs += _group_jobs(base, after, group, locations.get(group.id, group.location), items)
+            jobs += _group_jobs(base, after, group, before, items)
     return jobs
 
 
 def _group_jobs(
-    base: Catalogue, after: Catalogue, group: GroupRecord, old_location: bytes, items: Mapping[int, Item]
+    base: Catalogue, after: Catalogue, group: GroupRecord, before: Mapping[int, GroupRecord], items: Mapping[int, Item]
 ) -> list[ShardJob]:
     geometry = group_geometry(group)
     level_count, downscaling = group_levels(group)
     levels = [(number, level_geometry(geometry, number)) for number in range(1, level_count + 1)]
+    was = before.get(group.id, group)
 
     def new_job(place: ShardPlace) -> ShardJob:
         def both(level: int) -> tuple[bytes, bytes]:
-            key = shard_key(group, geometry, place, level)
-            return key, old_location + key[len(group.location) :]
+            return shard_key(group, geometry, place, level), shard_key(was, geometry, place, level)
 
         beside = tuple(LevelShard(*both(number), smaller) for number, smaller in levels)
         return ShardJob(*both(0), geometry, beside, downscaling)
 
-    before = {(plane.image, plane.index): shard_place(geometry, plane) for plane in base.planes_of_group(group.id)}
+    held = {(plane.image, plane.index): plane for plane in base.planes_of_group(group.id)}
     shards: dict[ShardPlace, ShardJob] = {}
     dirty: set[ShardPlace] = set()
     for plane in after.planes_of_group(group.id):
@@ -158,9 +173,35 @@ def _group_jobs(
         if item is not None:
             job.new.append((item, plane))
             dirty.add(place)
-        else:
-            job.kept.append(plane)
-            before.pop((plane.image, plane.index), None)
+            continue
+        job.kept.append(plane)
+        there = held.get((plane.image, plane.index))
+        if there == plane:
+            del held[plane.image, plane.index]
+            continue
+        moved = _old_place(base, before, plane)
+        if moved is not None:
+            job.moved[plane.ino, plane.page] = moved
+        dirty.add(place)
     # what is left went, or its pixels are new; a shard of which nothing is left is removed, not written
-    dirty |= shards.keys() & before.values()
+    dirty |= shards.keys() & {shard_place(geometry, plane) for plane in held.values()}
     return [job for place, job in shards.items() if place in dirty]
+
+
+def _old_place(base: Catalogue, groups: Mapping[int, GroupRecord], plane: PlaneRecord) -> OldPlace | None:
+    """Where the catalogue before has a plane that is no longer there; None where it has none."""
+    rows = [row for row in base.planes(plane.ino) if row.page == plane.page]
+    group = groups.get(rows[0].group) if rows else None
+    if group is None:
+        return None
+    geometry = group_geometry(group)
+    place = shard_place(geometry, rows[0])
+    if place is None:
+        return None
+    each = [(level, level_geometry(geometry, level)) for level in range(group_levels(group)[0] + 1)]
+    return OldPlace(
+        tuple(
+            (shard_key(group, geometry, place, level), of_level, positions_in_shard(of_level, rows[0]))
+            for level, of_level in each
+        )
+    )

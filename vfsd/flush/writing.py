@@ -74,9 +74,12 @@ class Failures:
         with self._lock:
             self.plain.setdefault(item.ino, reason_of(problem))
 
-    def give_up_shard(self, job: ShardJob, problem: StoredDataDamaged) -> None:
-        """A shard stays as it is, damaged; what was to come into it is stored plain."""
+    def give_up_shard(self, job: ShardJob, old_key: bytes, problem: StoredDataDamaged) -> None:
+        """A shard stays as it is, damaged; what was to come into it is stored plain, what was to leave it stays."""
         with self._lock:
+            if old_key != job.old_key:  # the next round moves nothing out of it
+                self.damaged_shards.add(old_key)
+                return
             self.damaged_shards.add(job.key)
             for item, _ in job.new:
                 self.plain.setdefault(item.ino, f"the shard of its place is damaged ({reason_of(problem)})")
@@ -133,28 +136,29 @@ class ObjectWriter:
             opened.callback(levels.close)
             try:
                 for plane in job.kept:
-                    for position in job.positions(plane):
-                        chunk = self._kept_chunk(job, position)
+                    old_key, old_geometry, old_positions = job.old_place(plane).levels[0]
+                    for position, old_position in zip(job.positions(plane), old_positions, strict=True):
+                        chunk = self._kept_chunk(old_key, old_geometry, old_position)
                         if chunk is not None:
                             writer.append(position, chunk)
                     levels.keep(plane)
                 for item, planes in job.items.values():
                     self._append_item(writer, levels, job, item, planes)
             except _OldShardDamaged as damaged:
-                self.failures.give_up_shard(job, damaged.problem)
+                self.failures.give_up_shard(job, damaged.key, damaged.problem)
                 return
             writer.finish()
             start_writeback(fd)
             levels.finish()
             self._level_digests.update(levels.digests)
 
-    def _kept_chunk(self, job: ShardJob, position: int) -> bytes | None:
+    def _kept_chunk(self, key: bytes, geometry: ArrayGeometry, position: int) -> bytes | None:
         try:
-            return self._old_shards.chunk(job.old_key, job.geometry.chunks_per_shard, position)
+            return self._old_shards.chunk(key, geometry.chunks_per_shard, position)
         except StoredDataDamaged as problem:
-            raise _OldShardDamaged(problem) from problem
+            raise _OldShardDamaged(key, problem) from problem
         except OSError as problem:  # a bad sector: as damaged as anything
-            raise _OldShardDamaged(StoredDataDamaged(reason_of(problem), path=job.old_key)) from problem
+            raise _OldShardDamaged(key, StoredDataDamaged(reason_of(problem), path=key)) from problem
 
     def compare_kept(self, job: ShardJob) -> None:
         """Whether the chunks that were copied into a shard are the old one's, which goes with the commit.
@@ -165,14 +169,16 @@ class ObjectWriter:
             They are not: the store's disk does not keep what is written to it.
         """
         written = ShardIndexes(self._transaction)
-        for position in job.kept_positions:
-            try:
-                copy = written.chunk(job.key, job.geometry.chunks_per_shard, position)
-                same = copy == self._old_shards.chunk(job.old_key, job.geometry.chunks_per_shard, position)
-            except StoredDataDamaged as problem:
-                raise OSError(errno.EIO, f"a shard does not read back ({problem.message})", job.key) from problem
-            if not same:
-                raise OSError(errno.EIO, "a shard does not read back as it was written", job.key)
+        for plane in job.kept:
+            old_key, old_geometry, old_positions = job.old_place(plane).levels[0]
+            for position, old_position in zip(job.positions(plane), old_positions, strict=True):
+                try:
+                    copy = written.chunk(job.key, job.geometry.chunks_per_shard, position)
+                    same = copy == self._old_shards.chunk(old_key, old_geometry.chunks_per_shard, old_position)
+                except StoredDataDamaged as problem:
+                    raise OSError(errno.EIO, f"a shard does not read back ({problem.message})", job.key) from problem
+                if not same:
+                    raise OSError(errno.EIO, "a shard does not read back as it was written", job.key)
 
     def compare_levels(self, job: ShardJob) -> None:
         """Whether the levels of a shard read back as they were written.
@@ -297,8 +303,9 @@ class ObjectWriter:
 class _OldShardDamaged(Exception):
     """The shard whose planes are to be kept cannot be read."""
 
-    def __init__(self, problem: StoredDataDamaged) -> None:
+    def __init__(self, key: bytes, problem: StoredDataDamaged) -> None:
         super().__init__(str(problem))
+        self.key = key
         self.problem = problem
 
 

@@ -18,6 +18,8 @@ that is no pixel) and its *planes*; from both it is rebuilt exactly. How, in the
 - `reading`: bytes from a file that may be cut meanwhile
 - `skeleton`: all other bytes, and their compact form
 - `pixels`: planes out of a file, and into its rebuilt copy
+- `synthesis`: TIFFs that nobody wrote, over pixels that lie elsewhere
+- `stack_metadata`: what such a TIFF says of its pixels, for OME and for ImageJ
 - `decode`: pixels of the TIFFs that stay as they are: what may be decoded
 - `decoder`, `decode_worker`: tifffile in processes of its own, since damaged data crash it
 
@@ -45,7 +47,22 @@ from vfsd.images.pixels import (
 )
 from vfsd.images.reading import TruncatedImage
 from vfsd.images.skeleton import Skeleton, SkeletonError, extract_skeleton
+from vfsd.images.stack_metadata import (
+    StackChannel,
+    StackFacts,
+    imagej_description,
+    imagej_metadata,
+    ome_xml,
+    sensible,
+)
 from vfsd.images.strips import StripCoding, StripError
+from vfsd.images.synthesis import (
+    Stack,
+    SynthesisError,
+    SynthesizedTiff,
+    synthesize_hyperstack,
+    synthesize_ome_tiff,
+)
 
 __all__ = [
     "NotRebuildable",
@@ -54,8 +71,13 @@ __all__ = [
     "Segment",
     "Skeleton",
     "SkeletonError",
+    "Stack",
+    "StackChannel",
+    "StackFacts",
     "StripCoding",
     "StripError",
+    "SynthesisError",
+    "SynthesizedTiff",
     "TiffLayout",
     "TruncatedImage",
     "UndecodableImage",
@@ -63,14 +85,20 @@ __all__ = [
     "decode_tiff",
     "encode_strip",
     "extract_skeleton",
+    "imagej_description",
+    "imagej_metadata",
     "is_direct",
     "load_plane",
+    "ome_xml",
     "place_plane",
     "place_rest",
     "read_description",
     "read_plane",
     "rebuild_into",
+    "sensible",
     "swap_in_place",
+    "synthesize_hyperstack",
+    "synthesize_ome_tiff",
     "take_plane",
     "write_plane",
 ]

@@ -11,6 +11,7 @@ parsed, by their digest.
 
 from vfsd.plates.colours import colour_of_light
 from vfsd.plates.instrument import Instrument, ReadFile
+from vfsd.plates.labels import LabelImage, find_labels
 from vfsd.plates.metaseries import channel_from_description, pixel_size_from_description, stage_from_description
 from vfsd.plates.model import ChannelFacts, FieldKey, Plate, PlateFacts, PlatePosition, row_index, row_name
 from vfsd.plates.pages import DESCRIPTION_LIMIT, PageOffset, page_offsets
@@ -22,6 +23,7 @@ __all__ = [
     "ChannelFacts",
     "FieldKey",
     "Instrument",
+    "LabelImage",
     "PageOffset",
     "Plate",
     "PlateFacts",
@@ -31,6 +33,7 @@ __all__ = [
     "channel_from_description",
     "choose_formats",
     "colour_of_light",
+    "find_labels",
     "known_instruments",
     "page_offsets",
     "pixel_size_from_description",

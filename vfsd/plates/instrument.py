@@ -18,7 +18,8 @@ from vfsd.plates.model import Plate
 
 # Bytes of a path in the tree: path, offset, size → what is there, shorter only where the file ends. It raises
 # OSError (IsADirectoryError for a folder), LookupError or VfsdError where there is no such file, which is an
-# answer, not an accident: an instrument may ask for metadata that the listing does not have.
+# answer, not an accident: an instrument may ask for metadata that the listing does not have. Of no bytes it is asked only
+# whether the file is there.
 ReadFile = Callable[[bytes, int, int], bytes]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import final
@@ -21,6 +21,7 @@ from vfsd.plates.harmony import Harmony
 from vfsd.plates.imagexpress import ImageXpress
 from vfsd.plates.incell import InCell
 from vfsd.plates.instrument import Instrument
+from vfsd.plates.label_names import LabelNames
 from vfsd.plates.matrixscreener import MatrixScreener
 from vfsd.plates.metamorph import MetaMorph
 from vfsd.plates.pattern import PatternScheme
@@ -59,10 +60,13 @@ class PlateFormats:
         All that come into question.
     forced : bool
         There is one, and the user named it.
+    labels : LabelNames
+        Which names are those of label images.
     """
 
     instruments: tuple[Instrument, ...]
     forced: bool = False
+    labels: LabelNames = field(default_factory=LabelNames)
 
 
 @cache
@@ -85,22 +89,25 @@ def known_instruments() -> Mapping[str, Instrument]:
     return known
 
 
-def choose_formats(name: str | None = None, pattern: str | None = None) -> PlateFormats:
+def choose_formats(name: str | None = None, pattern: str | None = None, *, labels: str | None = None) -> PlateFormats:
     """The instruments to ask when the user names one, gives a pattern of names, or neither.
+
+    `labels` is a pattern of the names of label images (`label_names.LabelNames`).
 
     Raises
     ------
     UsageProblem
-        There is no instrument of that name, both are given, or the pattern cannot be understood.
+        There is no instrument of that name, both are given, or a pattern cannot be understood.
     """
     if name is not None and pattern is not None:
         raise UsageProblem("a plate format and a pattern were given: one of them says what names mean")
+    names = LabelNames(labels)
     if pattern is not None:
-        return PlateFormats((SchemeInstrument(PatternScheme(pattern)),), forced=True)
+        return PlateFormats((SchemeInstrument(PatternScheme(pattern)),), forced=True, labels=names)
     known = known_instruments()
     if name is None:
-        return PlateFormats(tuple(known.values()))
+        return PlateFormats(tuple(known.values()), labels=names)
     chosen = known.get(name.casefold()) or known.get(name)
     if chosen is None:
         raise UsageProblem(f"unknown plate format {name!r}; the known ones are {', '.join(sorted(known))}")
-    return PlateFormats((chosen,), forced=True)
+    return PlateFormats((chosen,), forced=True, labels=names)

@@ -7,13 +7,14 @@ be read is named and passed over.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from vfsd.errors import shown_path
 from vfsd.plates.instrument import ReadFile
+from vfsd.plates.labels import LabelImage, find_labels
 from vfsd.plates.model import Plate
 from vfsd.plates.recognise import recognise_plates
 from vfsd.plates.registry import PlateFormats
@@ -28,6 +29,8 @@ class Survey:
     ----------
     plates : tuple of Plate
         As `recognise_plates` gives them.
+    labels : mapping of bytes to LabelImage
+        As `find_labels` gives them; they are in none of the plates.
     strangers : tuple of bytes
         Files that belong to no plate, sorted.
     problems : tuple of str
@@ -35,6 +38,7 @@ class Survey:
     """
 
     plates: tuple[Plate, ...]
+    labels: Mapping[bytes, LabelImage]
     strangers: tuple[bytes, ...]
     problems: tuple[str, ...]
 
@@ -50,9 +54,12 @@ def survey_folder(folder: Path, formats: PlateFormats | None = None) -> Survey:
     os.scandir(folder).close()
     problems: list[str] = []
     paths = sorted(_files_below(os.fsencode(folder), b"", problems))
-    plates = recognise_plates(paths, _reads(os.fsencode(folder)), directory_name=folder.resolve().name, formats=formats)
-    known = {path for plate in plates for path in (*plate.images, *plate.others)}
-    return Survey(tuple(plates), tuple(path for path in paths if path not in known), tuple(problems))
+    read, name = _reads(os.fsencode(folder)), folder.resolve().name
+    labels = find_labels(paths, read, directory_name=name, formats=formats)
+    images = [path for path in paths if path not in labels]
+    plates = recognise_plates(images, read, directory_name=name, formats=formats)
+    known = {path for plate in plates for path in (*plate.images, *plate.others)} | labels.keys()
+    return Survey(tuple(plates), labels, tuple(path for path in paths if path not in known), tuple(problems))
 
 
 def _files_below(root: bytes, directory: bytes, problems: list[str]) -> Iterator[bytes]:

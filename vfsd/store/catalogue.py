@@ -168,8 +168,9 @@ CREATE INDEX entry_of_inode ON entry (ino);
 CREATE TABLE xattr ({XATTR_COLUMNS}) WITHOUT ROWID;
 CREATE TABLE image_group (
     id        INTEGER PRIMARY KEY,
-    location  BLOB NOT NULL UNIQUE, -- key of the Zarr group in the store ("images/plate.ome.zarr")
-    form      TEXT NOT NULL,        -- "plate", "stack" (axis file) or "pages" (one multi-page file)
+    location  BLOB NOT NULL UNIQUE, -- key of the Zarr group in the store ("images/plate.ome.zarr"); of labels inside the
+                                    -- images of a plate "images/plate.ome.zarr/*/labels/<name>"
+    form      TEXT NOT NULL,        -- "plate", "labels", "stack" (axis file) or "pages" (one multi-page file)
     directory BLOB NOT NULL,        -- tree path that it mirrors when it was made
     document  TEXT NOT NULL         -- JSON: geometry, the numbers along each axis, facts for display
 );
@@ -399,6 +400,10 @@ class Catalogue:
             (group, image, *index),
         ).fetchone()
         return None if row is None else int(row[0])
+
+    def images(self, group: int) -> set[str]:
+        """The images of a group that have a plane."""
+        return {image for (image,) in self._db.execute("SELECT DISTINCT image FROM plane WHERE grp = ?", (group,))}
 
     def skeleton(self, skeleton: int) -> bytes:
         """The stored bytes of a skeleton; raises StoredDataDamaged if there is no such row."""

@@ -462,6 +462,15 @@ def plate_geometry(
     return image_geometry(leading, plane, dtype, tile_limit=tile_limit, shard_extents=(1, *extents[1:]))
 
 
+def label_geometry(extents: tuple[int, int], plane: tuple[int, int], dtype: np.dtype[Any] | str) -> ArrayGeometry:
+    """The array of one label image of a field: axes t, z, y, x, one shard a time point. `extents`: time points, slices.
+
+    It has no axis c: a label holds for all channels of its image, and viewers that split those align what is left.
+    """
+    leading = [("t", extents[0]), ("z", extents[1])]
+    return image_geometry(leading, plane, dtype, shard_extents=(1, extents[1]))
+
+
 def stack_geometry(
     count: int,
     plane: tuple[int, int],

@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfsd.codec.blosc import FrameError, compress, decompress_into, decompress_range, parse_header
+from vfsd.codec.remote import RemoteFrame
 from vfsd.store.geometry import ArrayGeometry, GeometryError
 
 Buffer = bytes | bytearray | memoryview
 # The chunk of a tile of the plane in question, or None where the shard has none.
 ReadChunk = Callable[[int], Buffer | None]
+# The same for a part of it: a frame that lies elsewhere will do.
+OpenChunk = Callable[[int], Buffer | RemoteFrame | None]
 _Bytes = NDArray[np.uint8]
 
 
@@ -83,10 +86,10 @@ def decode_plane(read_chunk: ReadChunk, geometry: ArrayGeometry, out: memoryview
     return tuple(absent)
 
 
-def decode_plane_range(read_chunk: ReadChunk, geometry: ArrayGeometry, offset: int, out: memoryview) -> tuple[int, ...]:
+def decode_plane_range(read_chunk: OpenChunk, geometry: ArrayGeometry, offset: int, out: memoryview) -> tuple[int, ...]:
     """Decode as many bytes of a plane as `out` has, from `offset` on; only tiles and Blosc blocks touched.
 
-    Each chunk that is touched is read once for each band (`ArrayGeometry.bands`).
+    Each chunk that is touched is asked for once for each band (`ArrayGeometry.bands`).
 
     Returns
     -------
@@ -133,7 +136,7 @@ class _Rectangle(NamedTuple):
     at: int
 
 
-def _decode_band(read_chunk: ReadChunk, geometry: ArrayGeometry, band: int, start: int, target: _Bytes) -> set[int]:
+def _decode_band(read_chunk: OpenChunk, geometry: ArrayGeometry, band: int, start: int, target: _Bytes) -> set[int]:
     """Decode the part of a tiled band from its byte `start` on; returns the tiles that have no chunk."""
     row_bytes = geometry.width * geometry.pixel_bytes
     tile_row_bytes = geometry.tile_width * geometry.pixel_bytes
@@ -215,13 +218,15 @@ def _part_of_tile(decoded: _Bytes, geometry: ArrayGeometry, tile: int) -> _Bytes
     return rows[:, :height, : width * geometry.pixel_bytes]
 
 
-def _decode(frame: Buffer, geometry: ArrayGeometry, tile: int, offset: int | None, out: _Bytes) -> None:
+def _decode(frame: Buffer | RemoteFrame, geometry: ArrayGeometry, tile: int, offset: int | None, out: _Bytes) -> None:
     """Decode a chunk, whole if `offset` is None; its errors name the tile."""
     try:
-        size = parse_header(frame).nbytes
+        size = (frame.header if isinstance(frame, RemoteFrame) else parse_header(frame)).nbytes
         if size != geometry.tile_bytes:
             raise FrameError(f"it decodes to {size} bytes instead of {geometry.tile_bytes}")
-        if offset is None:
+        if isinstance(frame, RemoteFrame):
+            frame.decode_range(offset or 0, out.data)
+        elif offset is None:
             decompress_into(frame, out.data)
         else:
             decompress_range(frame, offset, out.size, out.data)

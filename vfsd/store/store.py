@@ -26,6 +26,7 @@ from vfsd.store.intents import WORK, recover_work
 from vfsd.store.storage import LocalStorage
 from vfsd.store.stored import StoredFiles
 from vfsd.store.transaction import CATALOGUE_KEY, Transaction
+from vfsd.store.views import FILES
 
 FORMAT = "vfsd-store"
 VERSION = 1
@@ -105,8 +106,10 @@ class Store:
     # --- making and opening
 
     @classmethod
-    def create(cls, root: Path, *, source: Path | None) -> Store:
+    def create(cls, root: Path, *, source: Path | None, source_view: str = FILES) -> Store:
         """Make a new store in a folder that is missing or empty (or where making one was interrupted); open it for writing.
+
+        `source_view`: how the source is shown, `FILES` or `TIFFS`; what the store says of its files is true for that only.
 
         Raises
         ------
@@ -127,7 +130,7 @@ class Store:
                 remedy="Choose another folder with --store",
             ) from error
         try:
-            _write_new_store(root, source)
+            _write_new_store(root, source, source_view)
         except BaseException as error:
             os.close(lock)
             if isinstance(error, OSError):
@@ -229,6 +232,11 @@ class Store:
         return None if identity is None else Path(os.fsdecode(identity.path))
 
     @property
+    def source_view(self) -> str:
+        """How its source is shown: as its `FILES`, or, where that is OME-Zarr, as `TIFFS` made of it."""
+        return str(self.catalogue.meta("source_view") or FILES)
+
+    @property
     def plate_name(self) -> str:
         """What to call the tree's root: the source's folder name, else the store's without its suffix."""
         folder = self.source if self.source is not None else self.root
@@ -319,7 +327,7 @@ def _lock_store(root: Path) -> int:
     return fd
 
 
-def _write_new_store(root: Path, source: Path | None) -> None:
+def _write_new_store(root: Path, source: Path | None, source_view: str) -> None:
     now = time.time_ns()
     builder_path = root / "catalog.sqlite.new"
     builder_path.unlink(missing_ok=True)
@@ -332,6 +340,7 @@ def _write_new_store(root: Path, source: Path | None) -> None:
         builder.set_meta("source_path", identity.path)
         builder.set_meta("source_device", identity.device)
         builder.set_meta("source_inode", identity.inode)
+        builder.set_meta("source_view", source_view)
     builder.finish()
     for folder in ("images", "files", "receipts"):
         (root / folder).mkdir(exist_ok=True)

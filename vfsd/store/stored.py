@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -21,6 +20,7 @@ import numpy as np
 import xxhash
 
 from vfsd.codec.blosc import FrameError
+from vfsd.codec.remote import RemoteFrame
 from vfsd.codec.shard import ShardError, ShardIndex, index_size
 from vfsd.errors import StoredDataDamaged
 from vfsd.images import (
@@ -28,6 +28,7 @@ from vfsd.images import (
     Skeleton,
     SkeletonError,
     StripError,
+    TiffLayout,
     encode_strip,
     is_direct,
     place_plane,
@@ -39,28 +40,40 @@ from vfsd.store.geometry import ArrayGeometry, GeometryError
 from vfsd.store.holes import write_around_holes
 from vfsd.store.planes import decode_plane, decode_plane_range
 from vfsd.store.pyramid import MAX_LEVELS, MEAN, STRIDE
+from vfsd.store.recent import Recent
 from vfsd.store.storage import LocalStorage, ObjectReader
-from vfsd.store.strips import RecentStrips
+from vfsd.store.targets import map_target
+from vfsd.store.threads import in_threads
 
 # An index of a field's shard is some hundred bytes; this many cover a whole plate of 384 wells and 9 fields.
 CACHED_INDEXES = 4096
+# Chunks of which the head is kept, for reads of parts: a kilobyte each, a large file of 1000 planes.
+CACHED_HEADS = 1024
+# A file of so many planes and bytes is rebuilt by several threads: below, a thread is not worth starting.
+FEWEST_IN_THREADS, LEAST_IN_THREADS = 4, 32 << 20
+THREADS = min(4, os.cpu_count() or 1)
 # Plain objects are copied in pieces of this size: large reads, little memory.
 PIECE = 4 << 20
+
+# In the location of a group of labels `*` stands for each image of the plate.
+LABELS_INSIDE = b"/*/labels/"
 
 
 @final
 class ShardIndexes:
-    """Shard indexes by key, read once; and `strips`, what was encoded last. Thread-safe: the lock covers the table, never a read.
+    """Shard indexes and heads of chunks, read once; and `strips`, what was encoded last.
 
-    An index whose reading began before a `forget` is used once and not kept: its shard may have been replaced.
+    Thread-safe: the lock covers the tables, never a read. What was begun to be read before a `forget` is used once and not kept:
+    its shard may have been replaced.
     """
 
     def __init__(self, reader: ObjectReader) -> None:
         self._reader = reader
-        self.strips = RecentStrips()
+        self.strips: Recent[bytes] = Recent(len)
         self._lock = threading.Lock()
         self._forgotten = 0
         self._indexes: OrderedDict[bytes, ShardIndex] = OrderedDict()
+        self._heads: OrderedDict[tuple[bytes, int], RemoteFrame] = OrderedDict()
 
     def index(self, key: bytes, chunk_count: int) -> ShardIndex:
         """The index of a shard; raises StoredDataDamaged when the shard is missing or its index is not sound."""
@@ -91,11 +104,32 @@ class ShardIndexes:
         entry = self.index(key, chunk_count).entry(position)
         return None if entry is None else self._reader.read_range(key, *entry)
 
+    def frame(self, key: bytes, chunk_count: int, position: int) -> RemoteFrame | None:
+        """A chunk that is read in parts, None where the shard has none; raises FrameError when it is none."""
+        with self._lock:
+            found = self._heads.get((key, position))
+            if found is not None:
+                self._heads.move_to_end((key, position))
+                return found
+            forgotten = self._forgotten
+        entry = self.index(key, chunk_count).entry(position)
+        if entry is None:
+            return None
+        begin, size = entry
+        found = RemoteFrame(lambda offset, length: self._reader.read_range(key, begin + offset, length), size)
+        with self._lock:
+            if forgotten == self._forgotten:
+                self._heads[key, position] = found
+                while len(self._heads) > CACHED_HEADS:
+                    self._heads.popitem(last=False)
+        return found
+
     def forget(self) -> None:
         """Shards were replaced: read their indexes again."""
         with self._lock:
             self._forgotten += 1
             self._indexes.clear()
+            self._heads.clear()
         self.strips.clear()
 
 
@@ -120,10 +154,43 @@ class StoredPlane:
         positions = self.geometry.positions_in_shard(self.index)
         return lambda tile: shards.chunk(key, count, positions[tile])
 
+    def part_reader(self, shards: ShardIndexes) -> Callable[[int], RemoteFrame | None]:
+        """What `decode_plane_range` asks for chunks."""
+        key, count = self.shard_key, self.geometry.chunks_per_shard
+        positions = self.geometry.positions_in_shard(self.index)
+        return lambda tile: shards.frame(key, count, positions[tile])
+
+
+def labels_location(plate: bytes, name: str) -> bytes:
+    """The location of a group of label images that lie inside the images of a plate, each at `<image>/labels/<name>`."""
+    return plate + LABELS_INSIDE + name.encode()
+
+
+def labelled_plate(location: bytes) -> tuple[bytes, str] | None:
+    """The plate's location and the label's name, if this is a location that `labels_location` made."""
+    plate, inside, name = location.rpartition(LABELS_INSIDE)
+    return (plate, name.decode()) if inside and b"/" not in name else None
+
+
+def image_key(group: GroupRecord, image: str) -> bytes:
+    """Key of an image of a group."""
+    inside = labelled_plate(group.location) if group.form == "labels" else None
+    parts = (
+        (group.location, image.encode())
+        if inside is None
+        else (inside[0], image.encode(), b"labels", inside[1].encode())
+    )
+    return b"/".join(filter(None, parts))
+
 
 def array_key(group: GroupRecord, image: str, level: int = 0) -> bytes:
     """Key of an array of an image in a group; level 0 has the full size."""
-    return b"/".join(part for part in (group.location, image.encode(), b"%d" % level) if part)
+    return image_key(group, image) + b"/%d" % level
+
+
+def shard_of_plane(group: GroupRecord, geometry: ArrayGeometry, plane: PlaneRecord) -> bytes:
+    """Key of the full-size shard that a plane lies in; GeometryError for a damaged row."""
+    return StoredPlane(geometry, array_key(group, plane.image), plane.index[: len(geometry.leading)]).shard_key
 
 
 def group_levels(group: GroupRecord) -> tuple[int, str]:
@@ -182,9 +249,7 @@ class StoredFile:
         if self.skeleton is None:
             self._twice(lambda: self._copy_plain(fd))
             return
-        os.posix_fallocate(fd, 0, size)  # a full tmpfs says so here; written through the mapping it would be SIGBUS
-        # not closed, but let go of: after an error its traceback still has views of it
-        self.rebuild_buffer(memoryview(mmap.mmap(fd, size)))
+        self.rebuild_buffer(map_target(fd, size))
 
     def rebuild_buffer(self, out: memoryview) -> None:
         """The same into a buffer of the file's size."""
@@ -224,22 +289,27 @@ class StoredFile:
             for offset in range(0, len(out), PIECE):
                 self._read_plain(offset, out[offset : offset + PIECE])
             return
-        layout = self.skeleton.layout
         place_rest(out, self.skeleton)
-        for number, (page, plane) in enumerate(zip(layout.pages, self.planes, strict=True)):
-            if is_direct(page):
-                segment = page.segments[0]
-                target = out[segment.offset : segment.offset + segment.length]
-                self._decode(plane, target)
-                if layout.big_endian:
-                    swap_in_place(target, page.dtype.itemsize)
-            else:
-                scratch = np.empty(page.nbytes, np.uint8).data
-                self._decode(plane, scratch)
-                try:
-                    place_plane(out, layout, number, scratch)
-                except StripError as error:
-                    raise StoredDataDamaged(str(error), path=plane.shard_key) from error
+        skeleton, many = self.skeleton, len(self.planes) >= FEWEST_IN_THREADS and len(out) >= LEAST_IN_THREADS
+        in_threads(
+            len(self.planes), lambda number: self._fill_page(skeleton.layout, number, out), THREADS if many else 1
+        )
+
+    def _fill_page(self, layout: TiffLayout, number: int, out: memoryview) -> None:
+        page, plane = layout.pages[number], self.planes[number]
+        if is_direct(page):
+            segment = page.segments[0]
+            target = out[segment.offset : segment.offset + segment.length]
+            self._decode(plane, target)
+            if layout.big_endian:
+                swap_in_place(target, page.dtype.itemsize)
+            return
+        scratch = np.empty(page.nbytes, np.uint8).data
+        self._decode(plane, scratch)
+        try:
+            place_plane(out, layout, number, scratch)
+        except StripError as error:
+            raise StoredDataDamaged(str(error), path=plane.shard_key) from error
 
     def _decode(self, plane: StoredPlane, out: memoryview) -> None:
         try:
@@ -330,7 +400,7 @@ class StoredFile:
 
     def _decode_part(self, plane: StoredPlane, offset: int, out: memoryview) -> None:
         try:
-            absent = decode_plane_range(plane.reader(self._shards), plane.geometry, offset, out)
+            absent = decode_plane_range(plane.part_reader(self._shards), plane.geometry, offset, out)
         except (FrameError, GeometryError) as error:
             raise StoredDataDamaged(str(error), path=plane.array_key) from error
         if absent:

@@ -157,7 +157,7 @@ class AttributeOperations:
         if name == TIER_XATTR and not node.is_directory:
             return self.tier(node).encode()
         if name == LOCATION_XATTR and not node.is_directory:
-            return json.dumps(self.location(node), sort_keys=True).encode()
+            return json.dumps(self.location(node) | await self._made_of(node), sort_keys=True).encode()
         if name.startswith(b"security."):  # what the kernel asks for before each write, and programs ask of any file
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
         _check_namespace(name)
@@ -266,6 +266,16 @@ class AttributeOperations:
             answer["origin"] = os.fsdecode(node.record.origin)
         return answer
 
+    async def _made_of(self, node: Node) -> dict[str, Any]:
+        """Of a file that the source makes while it is read: what it is made of."""
+        source, origin = self._layers.source, node.record.origin
+        if source is None or origin is None or not source.makes_files:
+            return {}
+        if node.record.kind is not Kind.SOURCE or node.data is not None:
+            return {}
+        made = await trio.to_thread.run_sync(source.made, origin)
+        return {} if made is None else dict(made.describe())
+
     async def _move(self, node: Node, value: bytes) -> None:
         """`user.vfsd.tier` was written: move the file's bytes now; to be where it is already is no error.
 
@@ -291,6 +301,8 @@ class AttributeOperations:
     async def _move_to_store(self, node: Node) -> None:
         """Flush one file, then drop the copy that a tier still has."""
         if node.dirty or node.record.kind is Kind.SOURCE:
+            if not node.dirty and self._layers.source is not None and self._layers.source.makes_files:
+                raise OSError(errno.EOPNOTSUPP, "is OME-Zarr already", node.path())
             if self.store_file is None:
                 raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
             await self._links.complete(node)

@@ -1,7 +1,8 @@
 """What is in files: open handles, reads and writes, copy-up, hydration.
 
 Where a read goes: to the tier file if there is one (dirty or hydrated); else to the source; else the stored file is
-hydrated first, or, if it is large, only the blocks that the read touches are decoded. Where a write goes: to a dirty tier
+hydrated first, or, if it is large, only the blocks that the read touches are decoded. A file that the source makes while
+it is read (`AnySource.made`) is read as a large stored one is. Where a write goes: to a dirty tier
 file, which the first write makes (copy-up); opening, attributes and names never copy bytes.
 
 What of it survives power loss is `durability`'s.
@@ -17,7 +18,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import trio
 
@@ -31,6 +32,9 @@ from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
 from vfsd.tree.recording import Recording
 from vfsd.tree.stamps import note_access, note_change
+
+if TYPE_CHECKING:
+    from vfsd.store.foreign import VirtualFile
 
 log = logging.getLogger("vfsd.tree")
 
@@ -53,7 +57,7 @@ class OpenFile:
         Opening it has moved the access time: a kernel may answer all its reads from what it has cached.
     """
 
-    __slots__ = ("accessed", "closed", "described", "keep_cache", "node", "noticed", "opened", "writable")
+    __slots__ = ("accessed", "closed", "described", "keep_cache", "made", "node", "noticed", "opened", "writable")
 
     def __init__(self, node: Node, flags: int, *, writable: bool, keep_cache: bool, noticed: bool) -> None:
         self.node = node
@@ -63,6 +67,7 @@ class OpenFile:
         self.accessed = noticed and flags & os.O_ACCMODE == os.O_RDONLY and note_access(node)
         self.opened = node.opened
         self.described: tuple[Catalogue, StoredFile] | None = None
+        self.made: VirtualFile | None = None
         self.closed = False
 
 
@@ -180,7 +185,12 @@ class Contents:
             if kind is Kind.SOURCE:
                 if self._tiers.descriptors.known(node):
                     return await self._read_source(handle, offset, size)
-                await self._open_source(node)
+                if handle.made is not None or self._makes_files:
+                    found = await self._read_made(handle, offset, size)
+                    if found is not None:
+                        return found
+                if node.data is None:
+                    await self._open_source(node)
                 continue
             if kind is Kind.FRESH:
                 raise OSError(errno.EIO, "its bytes are lost", node.path())
@@ -203,8 +213,40 @@ class Contents:
         with self._tiers.descriptors.pinned(node, self._source_opener(node)) as fd:
             return await read_disk(fd, offset, size)
 
+    @property
+    def _makes_files(self) -> bool:
+        return self._layers.source is not None and self._layers.source.makes_files
+
+    async def _read_made(self, handle: OpenFile, offset: int, size: int) -> bytes | None:
+        """As `read`, of a file that the source makes while it is read; None of any other."""
+        made = handle.made
+        if made is None:
+            made = handle.made = await self._made(handle.node)
+        if made is None:
+            return None
+        return await trio.to_thread.run_sync(made.read_range, offset, size)
+
+    async def _made(self, node: Node) -> VirtualFile | None:
+        """What reads a file that the source makes; its attributes are followed."""
+        source, origin = self._layers.source, node.record.origin
+        if source is None or origin is None or not source.makes_files:
+            return None
+        try:
+            found = await trio.to_thread.run_sync(source.stat, origin)
+            made = await trio.to_thread.run_sync(source.made, origin)
+        except OSError as error:
+            self._layers.doubt(node)
+            if isinstance(error, FileNotFoundError):
+                raise OSError(errno.ESTALE, "is no longer in the source", origin) from error
+            raise
+        if made is not None and node.data is None:
+            self._layers.follow(node, found)
+        return made
+
     async def _open_source(self, node: Node) -> bool:
         """Open the source's file and follow its attributes; whether it is as it was when it was last opened."""
+        if self._makes_files and await self._made(node) is not None:
+            return False  # nothing tells whether the pixels that it is made of are the same
         opener = self._source_opener(node)
         at_once = self._open_at_once(node)
         try:
@@ -358,14 +400,21 @@ class Contents:
         need = Need.PATIENT if node.record.nlink else Need.NOW
         if node.record.kind is not Kind.SOURCE:
             return await self._rebuild(node, version, need)
+        made = await self._made(node)
+        if made is not None:
+            size = made.size if keep is None else min(keep, made.size)
+            return await self._filled(node, version, size, lambda fd: made.copy_into(fd, size), need)
         await self._open_source(node)
         assert node.opened is not None
         seen = node.opened[2:]
         size = seen[0] if keep is None else min(keep, seen[0])
+        with self._tiers.descriptors.pinned(node, self._source_opener(node)) as source:
+            return await self._filled(node, version, size, lambda fd: copy_unchanged(source, fd, size, seen), need)
+
+    async def _filled(self, node: Node, version: int, size: int, fill: Callable[[int], None], need: Need) -> TierFile:
         file = self._tiers.create(node.ino, version, expected_size=size)
         try:
-            with self._tiers.descriptors.pinned(node, self._source_opener(node)) as source:
-                await self._tiers.fill(file, size, lambda fd: copy_unchanged(source, fd, size, seen), need=need)
+            await self._tiers.fill(file, size, fill, need=need)
         except BaseException:
             self._tiers.discard(file)
             raise

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import final
 
 import trio
@@ -29,7 +30,7 @@ class HardLinks:
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
-        self._names: dict[int, list[bytes]] = {}
+        self._names: Mapping[int, list[bytes]] = {}
         self._searched = 0  # when the source was searched, ns; what changed later is searched for again
         self._complete: set[int] = set()
         self._searching = trio.Lock()

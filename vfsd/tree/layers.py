@@ -31,7 +31,7 @@ from vfsd.store.catalogue import ROOT_INO, WHITEOUT, kind_of_mode
 from vfsd.tree.journal import Journal
 from vfsd.tree.merging import Merge
 from vfsd.tree.node import Node
-from vfsd.tree.source import Source, SourceEntry, SourceScan, record_of_source
+from vfsd.tree.source import AnySource, Scan, SourceEntry, record_of_source
 
 log = logging.getLogger("vfsd.tree")
 
@@ -59,7 +59,7 @@ def _warn_unreadable(directory: Node, error: OSError) -> None:
 class Layers:
     """See the module."""
 
-    def __init__(self, source: Source | None, store: Store, journal: Journal) -> None:
+    def __init__(self, source: AnySource | None, store: Store, journal: Journal) -> None:
         self.source = source
         self.store = store
         self.journal = journal
@@ -234,7 +234,7 @@ class Layers:
             if scan is not None:
                 await trio.to_thread.run_sync(scan.close)
 
-    async def _scan_source(self, directory: Node) -> SourceScan | None:
+    async def _scan_source(self, directory: Node) -> Scan | None:
         """A reading of the source's directory; None when that is gone, and what the mount added is still there."""
         assert self.source is not None
         assert directory.record.origin is not None
@@ -322,7 +322,7 @@ class Layers:
     async def _revalidate(self, directory: Node, fresh: bool) -> None:
         assert self.source is not None
         assert directory.record.origin is not None
-        scan: SourceScan | None = None
+        scan: Scan | None = None
         try:
             found = await self._stat_source(directory.record.origin)
             self._follow_names(directory, found.st_mtime_ns)
@@ -349,7 +349,7 @@ class Layers:
             if scan is not None:
                 await trio.to_thread.run_sync(scan.close)
 
-    async def _merge_again(self, directory: Node, scan: SourceScan | None) -> None:
+    async def _merge_again(self, directory: Node, scan: Scan | None) -> None:
         if self.listens_to_source(directory) and directory.children is not None:  # else it was removed meanwhile
             await Merge(self, directory, directory.children, lambda name: self._is_hidden(directory, name)).read(scan)
 

@@ -20,8 +20,8 @@ from vfsd.store import InodeRecord
 from vfsd.store.catalogue import kind_of_mode
 from vfsd.tree.node import Node
 from vfsd.tree.source import (
+    Scan,
     SourceEntry,
-    SourceScan,
     hard_link_ino,
     has_hard_links,
     path_ino,
@@ -70,7 +70,7 @@ class Merge:
         self._below_before = frozenset(directory.below or ())
         self._linked: set[bytes] = set()
 
-    async def read(self, scan: SourceScan | None) -> None:
+    async def read(self, scan: Scan | None) -> None:
         """Merge all names; None is a directory that is not there any more."""
         if scan is not None:
             while entries := await trio.to_thread.run_sync(scan.read, PIECE):

@@ -14,11 +14,16 @@ import sys
 import time
 from pathlib import Path
 from stat import S_ISLNK
-from typing import NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, Protocol, final
 
 from xxhash import xxh3_64_intdigest
 
 from vfsd.store.catalogue import ROOT_INO, SOURCE_INO_BASE, InodeRecord, Kind, kind_of_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vfsd.store.foreign import VirtualFile
 from vfsd.tree.cached_paths import CachedPaths
 from vfsd.tree.read_only_view import read_only_view
 
@@ -38,6 +43,42 @@ class SourceEntry(NamedTuple):
     name: bytes
     found: os.stat_result
     target: bytes | None
+
+
+class Scan(Protocol):
+    """A source's folder that is being read, some names at a time."""
+
+    @property
+    def mtime(self) -> int:
+        """The folder's from before the first name was read (ns); 0 when the same mtime later would not mean the same names."""
+
+    def read(self, count: int) -> list[SourceEntry]:
+        """Up to `count` more entries, none at the end."""
+
+    def close(self) -> None:
+        """Let go of the folder."""
+
+
+class AnySource(Protocol):
+    """What the tree asks of what it lies upon: a folder (`Source`), or TIFFs made of OME-Zarr (`zarr_source.ZarrSource`).
+
+    Each call says what `Source` says of it; `made` is the only other. `makes_files`: whether `made` may give anything.
+    """
+
+    root: Path
+    makes_files: bool
+    shielded: bool
+
+    def close(self) -> None: ...
+    def stat(self, path: bytes) -> os.stat_result: ...
+    def stat_at_once(self, path: bytes) -> os.stat_result | None: ...
+    def open_at_once(self, path: bytes) -> int | None: ...
+    def entry(self, path: bytes) -> SourceEntry: ...
+    def scan(self, path: bytes) -> Scan: ...
+    def hard_links(self) -> Mapping[int, list[bytes]]: ...
+    def open(self, path: bytes) -> int: ...
+    def made(self, path: bytes) -> VirtualFile | None: ...
+    def xattrs(self, path: bytes) -> dict[bytes, bytes]: ...
 
 
 def source_ino(path: bytes, found: os.stat_result) -> int:
@@ -103,6 +144,8 @@ class Source:
     shielded : bool
         The kernel itself lets nobody write through what is opened here, whatever is done with the descriptors.
     """
+
+    makes_files = False
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -183,6 +226,10 @@ class Source:
             return os.open(path, flags | os.O_NOATIME, dir_fd=self._fd)
         except PermissionError:  # O_NOATIME is for owners only
             return os.open(path, flags, dir_fd=self._fd)
+
+    def made(self, path: bytes) -> VirtualFile | None:
+        """Files on a disk are not made while they are read."""
+        return None
 
     def xattrs(self, path: bytes) -> dict[bytes, bytes]:
         """The `user.` attributes of a file or directory; none where they cannot be read."""

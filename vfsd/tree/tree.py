@@ -14,6 +14,7 @@ from typing import final
 import trio
 
 from vfsd.store import Store
+from vfsd.store.views import TIFFS
 from vfsd.tiers import TierFiles
 from vfsd.tree.attributes import AttributeOperations
 from vfsd.tree.backing import Backings
@@ -26,7 +27,7 @@ from vfsd.tree.names import Names
 from vfsd.tree.node import Node
 from vfsd.tree.recording import Recording
 from vfsd.tree.recovery import Recovery
-from vfsd.tree.source import Source
+from vfsd.tree.source import AnySource, Source
 
 log = logging.getLogger("vfsd.tree")
 
@@ -42,6 +43,15 @@ class DirtyTotals:
 
     files: int
     bytes: int
+
+
+def _open_source(root: Path, store: Store) -> AnySource:
+    """The source as the store has it: its files, or TIFFs of its OME-Zarr (imported only then)."""
+    if store.source_view != TIFFS:
+        return Source(root)
+    from vfsd.tree.zarr_source import ZarrSource
+
+    return ZarrSource(root)
 
 
 @final
@@ -72,7 +82,7 @@ class Tree:
         self.store = store
         self.tiers = tiers
         self.read_only = read_only
-        self.source = None if source is None else Source(source)
+        self.source = None if source is None else _open_source(source, store)
         self.journal = Journal(state_directory / JOURNAL_NAME, store.id)
         self.journal.raise_next_ino(int(store.catalogue.meta("next_ino")))
         self.lost: list[bytes] = []

@@ -26,10 +26,10 @@ import xxhash
 
 from vfsd.codec.shard import read_index
 from vfsd.flush import FlushProgress, FlushResult, flush_tree, verify_store
-from vfsd.plates import recognise_plates
+from vfsd.plates import find_labels, recognise_plates
 from vfsd.store import GroupRecord, PlaneRecord, Store
 from vfsd.store.pyramid import level_geometry
-from vfsd.store.stored import array_key, group_geometry, group_levels
+from vfsd.store.stored import array_key, group_geometry, group_levels, image_key, labelled_plate
 from vfsd.tiers import TierFiles
 from vfsd.tree import Caller, Changes, Tree
 from vfsd.tree.node import Node
@@ -343,7 +343,7 @@ def _known_objects(store: Store, expected: Contents | None) -> set[bytes]:
             if expected is not None:
                 folder = array_key(group, plane.image)
                 if folder not in arrays:
-                    arrays[folder] = zarr_array(store.root, group.location, plane.image)
+                    arrays[folder] = zarr_array(store.root, image_key(group, plane.image))
                 names = owners[plane.ino]
                 _assert_plane(arrays[folder], index, expected[names[0]], plane.page)
                 assert any(_belongs(store, group, plane, name) for name in names), f"{names} at {plane}"
@@ -359,9 +359,11 @@ def _known_objects(store: Store, expected: Contents | None) -> set[bytes]:
 def _belongs(store: Store, group: GroupRecord, plane: PlaneRecord, path: bytes) -> bool:
     """Whether a plane lies where the file's name says."""
     directory, _, name = path.rpartition(b"/")
+    document = json.loads(group.document)
+    if group.form == "labels":
+        return _labels_belong(store, group, document, plane, path)
     if group.form != "plate":
         return group.directory == directory and (group.form == "stack" or name in group.location)
-    document = json.loads(group.document)
     for plate in recognise_plates([path], _nothing_there, directory_name=store.plate_name):
         at = plate.images[path]
         image = f"{at.row_path}/{at.column_path}/{at.field_path()}"
@@ -370,6 +372,30 @@ def _belongs(store: Store, group: GroupRecord, plane: PlaneRecord, path: bytes) 
         if (plate.root, image, (at.time, at.channel, z)) == (group.directory, plane.image, numbers):
             return at.projection == document["projection"]
     return False
+
+
+def _labels_belong(store: Store, group: GroupRecord, document: dict[str, Any], plane: PlaneRecord, path: bytes) -> bool:
+    """The same of a label image: inside its image exactly where the store has that."""
+    label = find_labels([path], _only_there, directory_name=store.plate_name)[path]
+    at = label.position
+    image = f"{at.row_path}/{at.column_path}/{at.field_path()}"
+    numbers = tuple(document["numbers"][axis][number] for axis, number in zip("tz", plane.index, strict=False))
+    assert (label.plate.root, image, numbers) == (group.directory, plane.image, (at.time, at.z + plane.page))
+    assert (label.name, at.channel) == (document["label"], document["channel"])
+    geometry = group_geometry(group)
+    size = geometry.height, geometry.width
+    plates = {
+        plate.location
+        for plate in store.catalogue.groups()
+        if plate.form == "plate"
+        and (plate.directory, json.loads(plate.document)["projection"]) == (label.plate.root, at.projection)
+        and (group_geometry(plate).height, group_geometry(plate).width) == size
+        and image in store.catalogue.images(plate.id)
+        and at.time in json.loads(plate.document)["numbers"]["t"]
+        and at.z + plane.page in json.loads(plate.document)["numbers"]["z"]
+    }
+    inside = labelled_plate(group.location)
+    return inside is None if not plates else inside is not None and inside[0] in plates
 
 
 def _known_levels(store: Store, group: GroupRecord, planes: Sequence[PlaneRecord]) -> set[bytes]:
@@ -389,6 +415,13 @@ def _known_levels(store: Store, group: GroupRecord, planes: Sequence[PlaneRecord
 
 
 def _metadata_keys(group: GroupRecord, images: set[str]) -> set[bytes]:
+    if labelled_plate(group.location) is not None:
+        folders = {image_key(group, image) for image in images}
+        levels = range(group_levels(group)[0] + 1)
+        parts = {folder.rpartition(b"/")[0] for folder in folders} | folders
+        return {part + b"/zarr.json" for part in parts} | {
+            folder + b"/%d/zarr.json" % level for folder in folders for level in levels
+        }
     folders = {b""}
     for image, level in itertools.product(images, range(group_levels(group)[0] + 1)):
         parts = [*image.split("/"), str(level)] if image else [str(level)]
@@ -422,6 +455,13 @@ def group_locations(root: Path) -> dict[bytes, int]:
     with contextlib.closing(Store.open(root, writable=False)) as store:
         groups = store.catalogue.groups()
         return {group.location: len(list(store.catalogue.planes_of_group(group.id))) for group in groups}
+
+
+def _only_there(path: bytes, offset: int, size: int) -> bytes:
+    """Every file is there; none has anything to say."""
+    if size:
+        raise FileNotFoundError(path)
+    return b""
 
 
 def _nothing_there(path: bytes, offset: int, size: int) -> bytes:
