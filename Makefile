@@ -33,7 +33,7 @@ $(VENV)/.system: Makefile
 
 $(VENV)/.ready: $(VENV)/.system pyproject.toml constraints.txt $(wildcard vfsd/codec/*.c vfsd/codec/*.h)
 	@echo "Installing vfsd and what it needs into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[test,docs]'
 	@touch $@
 
 # For the whole machine, with an environment of its own: the program, its mount helpers and units.
@@ -74,6 +74,10 @@ lint: setup
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
 	@if [ -f ../shared/tools/house.py ]; then $(BIN)/python ../shared/tools/house.py .; fi
+
+docs: setup
+	@$(BIN)/sphinx-build -W -q -E docs build/docs
+	@echo "build/docs/index.html"
 
 bench: setup
 	@$(BIN)/python -m benchmarks

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,25 +57,24 @@ def pieces(root: Path) -> Iterator[Piece]:
         yield Piece(root / destination, text.replace("@PYTHON@", python), 0o755 if executable else 0o644)
 
 
-def install(root: Path) -> list[Path]:
-    """Write every file; returns those that were not there as they are now.
+def install(root: Path, generated: Iterable[Piece] = ()) -> list[Path]:
+    """Write every file, and those that somebody else made; returns those that were not there as they are now.
 
     Raises
     ------
     UnfitError
         If one cannot be written, or another's file is in its place.
     """
-    wanted = list(pieces(root))
+    wanted = [*pieces(root), *generated]
     for piece in wanted:
         _refuse_what_is_not_ours(piece.destination)
     return [piece.destination for piece in wanted if _write(piece)]
 
 
-def uninstall(root: Path) -> list[Path]:
+def uninstall(root: Path, generated: Iterable[Piece] = ()) -> list[Path]:
     """Remove what `install` wrote; returns what was there."""
     removed = []
-    for destination in PLACES.values():
-        path = root / destination
+    for path in [*(root / destination for destination in PLACES.values()), *(piece.destination for piece in generated)]:
         if path.is_symlink() or path.exists():
             _refuse_what_is_not_ours(path)
             try:

@@ -70,11 +70,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["install-helpers", "--root", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count("installed ") == len(PLACES)
+    assert capsys.readouterr().out.count("installed ") > len(PLACES)
     assert main(["install-helpers", "--root", str(tmp_path)]) == 0
     assert "already" in capsys.readouterr().out
     assert main(["install-helpers", "--root", str(tmp_path), "--uninstall"]) == 0
-    assert capsys.readouterr().out.count("removed ") == len(PLACES)
+    assert capsys.readouterr().out.count("removed ") > len(PLACES)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_package_without_its_templates_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
