@@ -38,7 +38,7 @@ from vfsd.images import (
 from vfsd.store.catalogue import Catalogue, GroupRecord, InodeRecord, Kind, PlaneRecord
 from vfsd.store.geometry import ArrayGeometry, GeometryError
 from vfsd.store.holes import write_around_holes
-from vfsd.store.planes import decode_plane, decode_plane_range
+from vfsd.store.planes import ReadChunk, decode_plane, decode_plane_range
 from vfsd.store.pyramid import MAX_LEVELS, MEAN, STRIDE
 from vfsd.store.recent import Recent
 from vfsd.store.storage import LocalStorage, ObjectReader
@@ -99,6 +99,13 @@ class ShardIndexes:
                 self._indexes.popitem(last=False)
         return found
 
+    def chunk_at_once(self, key: bytes, position: int) -> bytes | None:
+        """The compressed bytes of a chunk where index and bytes are in memory; else None."""
+        with self._lock:
+            found = self._indexes.get(key)
+        entry = None if found is None else found.entry(position)
+        return None if entry is None else self._reader.read_at_once(key, *entry)
+
     def chunk(self, key: bytes, chunk_count: int, position: int) -> bytes | None:
         """The compressed bytes of a chunk, None where the shard has none."""
         entry = self.index(key, chunk_count).entry(position)
@@ -148,16 +155,19 @@ class StoredPlane:
         place = self.geometry.shard_grid_position(self.index)
         return self.array_key + b"/" + self.geometry.shard_key(place).encode()
 
+    @property
+    def positions(self) -> range:
+        """Where its chunks stand in the shard."""
+        return self.geometry.positions_in_shard(self.index)
+
     def reader(self, shards: ShardIndexes) -> Callable[[int], bytes | None]:
         """What `decode_plane` asks for chunks."""
-        key, count = self.shard_key, self.geometry.chunks_per_shard
-        positions = self.geometry.positions_in_shard(self.index)
+        key, count, positions = self.shard_key, self.geometry.chunks_per_shard, self.positions
         return lambda tile: shards.chunk(key, count, positions[tile])
 
     def part_reader(self, shards: ShardIndexes) -> Callable[[int], RemoteFrame | None]:
         """What `decode_plane_range` asks for chunks."""
-        key, count = self.shard_key, self.geometry.chunks_per_shard
-        positions = self.geometry.positions_in_shard(self.index)
+        key, count, positions = self.shard_key, self.geometry.chunks_per_shard, self.positions
         return lambda tile: shards.frame(key, count, positions[tile])
 
 
@@ -251,6 +261,29 @@ class StoredFile:
             return
         self.rebuild_buffer(map_target(fd, size))
 
+    def rebuild_at_once(self, fd: int) -> bool:
+        """The same without sleeping on a disk, for a small file in memory: whether all that it takes was there.
+
+        Raises
+        ------
+        OSError
+            From the target.
+        """
+        if self.skeleton is None or len(self.planes) != 1 or self.skeleton.layout.compressed:
+            return False
+        plane = self.planes[0]
+        frames = [self._shards.chunk_at_once(plane.shard_key, at) for at in plane.positions]
+        if None in frames:
+            return False
+        out = np.empty(self.record.size, np.uint8).data
+        place_rest(out, self.skeleton)
+        try:
+            self._fill_page(self.skeleton.layout, 0, out, frames.__getitem__)
+            self._compare(xxhash.xxh3_128_digest(out))
+        except StoredDataDamaged:
+            return False  # who may sleep looks again, and says so
+        return os.pwrite(fd, out, 0) == self.record.size
+
     def rebuild_buffer(self, out: memoryview) -> None:
         """The same into a buffer of the file's size."""
 
@@ -295,25 +328,27 @@ class StoredFile:
             len(self.planes), lambda number: self._fill_page(skeleton.layout, number, out), THREADS if many else 1
         )
 
-    def _fill_page(self, layout: TiffLayout, number: int, out: memoryview) -> None:
+    def _fill_page(self, layout: TiffLayout, number: int, out: memoryview, read_chunk: ReadChunk | None = None) -> None:
         page, plane = layout.pages[number], self.planes[number]
+        read_chunk = plane.reader(self._shards) if read_chunk is None else read_chunk
         if is_direct(page):
             segment = page.segments[0]
             target = out[segment.offset : segment.offset + segment.length]
-            self._decode(plane, target)
+            self._decode(plane, read_chunk, target)
             if layout.big_endian:
                 swap_in_place(target, page.dtype.itemsize)
             return
         scratch = np.empty(page.nbytes, np.uint8).data
-        self._decode(plane, scratch)
+        self._decode(plane, read_chunk, scratch)
         try:
             place_plane(out, layout, number, scratch)
         except StripError as error:
             raise StoredDataDamaged(str(error), path=plane.shard_key) from error
 
-    def _decode(self, plane: StoredPlane, out: memoryview) -> None:
+    @staticmethod
+    def _decode(plane: StoredPlane, read_chunk: ReadChunk, out: memoryview) -> None:
         try:
-            absent = decode_plane(plane.reader(self._shards), plane.geometry, out)
+            absent = decode_plane(read_chunk, plane.geometry, out)
         except (FrameError, GeometryError) as error:
             raise StoredDataDamaged(str(error), path=plane.array_key) from error
         if absent:

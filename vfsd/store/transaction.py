@@ -165,6 +165,10 @@ class Transaction:
         """See `ObjectReader`."""
         return self._storage.read_range(self._key_now(key), offset, length)
 
+    def read_at_once(self, key: bytes, offset: int, length: int) -> bytes | None:
+        """See `ObjectReader`."""
+        return self._storage.read_at_once(self._key_now(key), offset, length)
+
     # --- durability
 
     def sync(self, keys: Collection[bytes] | None = None) -> None:

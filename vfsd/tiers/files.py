@@ -401,6 +401,29 @@ class TierFiles:
             await self.truncate(file, 0)
             await self._moves.to_cache(file, need=need)
 
+    def fill_at_once(self, file: TierFile, size: int, work: Callable[[int], bool]) -> bool:
+        """Let `work(fd)` write the `size` bytes of a new file here and now, if RAM has room: whether it did.
+
+        `work` must not sleep; it says whether it wrote everything. If not, the file is empty again.
+        """
+        amount = _pages(size)
+        if file.tier != "ram" or not self.room.make("ram", amount):
+            return False
+        fd = self._moves.descriptor(file)
+        self.room.take("ram", amount)
+        done = False
+        try:
+            done = work(fd)
+        except OSError as error:
+            if not _is_full(error):
+                raise
+        finally:
+            self.room.take("ram", -amount)
+            if not done:
+                os.ftruncate(fd, 0)
+            self._moves.measure(file)
+        return done
+
     async def move_to_cache(self, file: TierFile) -> None:
         """Move a RAM file's bytes to the cache tier; nothing to do for a file that is there. Writers of it wait.
 
