@@ -14,9 +14,15 @@ from vfsd.cli.parameters import PATH
 @click.command("export", short_help="Get the original files out of a store.")
 @click.argument("store", type=PATH)
 @click.argument("directory", type=PATH)
+@click.option(
+    "--ome-zarr",
+    type=click.Choice(["0.4"]),
+    help="Write the images instead, for programs that read no Zarr v3: Bio-Formats, QuPath, OMERO.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def export_command(store: Path, directory: Path, as_json: bool) -> int:
+def export_command(store: Path, directory: Path, ome_zarr: str | None, as_json: bool) -> int:
     """Write the files of STORE into DIRECTORY, byte for byte as they were."""
+    from vfsd.cli.ome_zarr_export import export_images
     from vfsd.cli.progress import ProgressDisplay
     from vfsd.daemon.checks import refuse_nesting
     from vfsd.daemon.sizes import format_count, format_size
@@ -24,6 +30,8 @@ def export_command(store: Path, directory: Path, as_json: bool) -> int:
     from vfsd.flush import export_store
 
     refuse_nesting({"directory": directory, "store": store})
+    if ome_zarr is not None:
+        return export_images(store, directory, as_json)
     with ProgressDisplay() as display:
 
         def show(files_done: int, files_total: int, bytes_done: int) -> None:
