@@ -194,3 +194,26 @@ def test_what_cannot_be_shown_is_refused_or_named(vfsd: Vfsd, tmp_path: Path) ->
     report = vfsd.expect(DONE, "doctor", "--plate", good, "--json").json()
     assert {one["path"] for one in report["problems"]} == {"A/1/1/0", "B/2/0/zarr.json"}
     assert report["images"]["A/01/A01_f0"]["shape"] == [2, 2, 3, 40, 50]
+
+
+def test_the_way_out_is_a_way_in(plate: Plate, vfsd: Vfsd, mounted: Mounted, tmp_path: Path) -> None:
+    """A plate that was converted and exported for older programs, mounted again: the same pixels, as hyperstacks."""
+    source, store, out = plate("demo"), tmp_path / "demo.vfs", tmp_path / "out"
+    vfsd.expect(DONE, "convert", source, store)
+    said = vfsd.expect(DONE, "export", "--ome-zarr", "0.4", store, out, "--json").json()
+    assert (said["exit_code"], said["failed"], said["found"]) == (0, [], 0)
+    vfsd.expect(UNFIT, "export", "--ome-zarr", "0.4", store, out).must_name(out, "not empty")
+    vfsd.expect(USAGE, "export", "--ome-zarr", "0.3", store, tmp_path / "other")
+    (exported,) = out.iterdir()
+    with mounted(exported, "--read-only") as mount:
+        shown = sorted(mount.path.rglob("*.ome.tif"))
+        assert len(shown) == 4
+        for path in shown:
+            array = zarr.open_array(store / "images" / exported.name / "/".join(_place(path)) / "0", mode="r")[...]
+            np.testing.assert_array_equal(tifffile.imread(path), np.squeeze(array))
+
+
+def _place(path: Path) -> tuple[str, str, str]:
+    """Row, column and field of a file of the view, as the groups are called."""
+    well, _, field = path.name.removesuffix(".ome.tif").rpartition("_f")
+    return well[0], str(int(well[1:])), field
