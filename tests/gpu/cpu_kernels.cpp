@@ -2,6 +2,7 @@
 
 #include "cpu_warp.h"
 #include "decode.cu"
+#include "encode.cu"
 
 #define EXPORT(kernel) \
     extern "C" void run_##kernel(u32 grid_x, u32 grid_y, u32 shared_bytes, u32 order, const u64 *words) \
@@ -16,3 +17,5 @@ EXPORT(decode_fused_by_sequence_kernel)
 EXPORT(decode_fused_by_window_kernel)
 EXPORT(unshuffle)
 EXPORT(swap_bytes)
+EXPORT(encode_streams)
+EXPORT(pack_frames)

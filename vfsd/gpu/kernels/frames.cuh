@@ -4,6 +4,9 @@
 // in the output, and the table of block starts inside the frame. Everything behind that is checked here, with the rules
 // of vfsd/codec/blosc_decode.h. What is wrong goes into `errors`, one number a chunk; 0 is sound.
 
+#ifndef VFSD_FRAMES_CUH
+#define VFSD_FRAMES_CUH
+
 struct Chunk {
     u64 frame, out, planes; // where its frame begins in the input, its content in the output, its planes among the planes
     u32 cbytes, nbytes, blocksize, typesize, flags;
@@ -145,3 +148,5 @@ KERNEL(128, 4) plan(const u8 *input, const Chunk *chunks, u32 chunk_count, u32 b
         }
     END_THREADS
 }
+
+#endif

@@ -11,6 +11,9 @@
 // reaches into what an earlier sequence of the 32 has yet to write waits for it. An image's sequences are 5 to 40 bytes
 // long, which leaves most lanes idle the first way.
 
+#ifndef VFSD_LZ4_DECODE_CUH
+#define VFSD_LZ4_DECODE_CUH
+
 enum : u32 {
     MIN_MATCH = 4,
     WINDOW_BYTES = 512, // of the stream, in shared memory: twice what a refill brings, so that 256 lie ahead
@@ -351,3 +354,5 @@ DEVICE bool decode_lz4(const u8 *source, u32 csize, u8 *out, u32 usize, WarpScra
     Lz4Stream stream = {source, out, csize, usize, 0, 0};
     return BY_WINDOW ? decode_by_window(stream, scratch) : decode_by_sequence(stream);
 }
+
+#endif

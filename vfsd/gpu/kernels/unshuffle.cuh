@@ -3,6 +3,9 @@
 // Byte shuffle: byte j of element i lies at j * count + i. Bit shuffle: bit k of byte j of element i is bit i % 8 of byte
 // (8 * j + k) * (count / 8) + i / 8. What is too short for an element lies behind the planes as it is.
 
+#ifndef VFSD_UNSHUFFLE_CUH
+#define VFSD_UNSHUFFLE_CUH
+
 // Byte j of elements 4 * group to 4 * group + 3 from plane j, for every j: TYPESIZE * 4 bytes at `out`, aligned to 8.
 template <u32 TYPESIZE>
 DEVICE void interleave_four(const u8 *const (&plane)[TYPESIZE], u32 group, u8 *out)
@@ -95,3 +98,5 @@ DEVICE void unshuffle_bits(const u8 *rows, u32 typesize, u32 count, u8 *out, u32
             out[((u64)group * 8 + i) * typesize + j] = (u8)(bits >> 8 * i);
     }
 }
+
+#endif

@@ -7,6 +7,9 @@
 // section is a loop over the lanes in an order that changes: a lane that reads what another one writes in the same
 // section is wrong on the GPU, and gives different bytes there. No header is included: NVRTC has none at hand.
 
+#ifndef VFSD_WARP_CUH
+#define VFSD_WARP_CUH
+
 #ifndef VFSD_WARP_PROVIDED
 
 typedef unsigned char u8;
@@ -105,3 +108,5 @@ DEVICE void copy_wide(u8 *to, const u8 *from, u32 n)
             to[done + lane] = from[done + lane];
     END_LANES
 }
+
+#endif
