@@ -279,7 +279,6 @@ class Journal:
                 action()
             except OSError as error:
                 log.warning("action_after_sync_failed error=%s", error)
-        await self.shorten_log()
 
     async def shorten_log(self) -> None:
         """Copy the log back into the database if it has grown long; nobody needs to wait for it."""
@@ -303,7 +302,7 @@ class Journal:
             os.fsync(self._file)
             os.fsync(self._folder)
             self._names_synced = True
-        os.fsync(self._wal)
+        os.fdatasync(self._wal)
 
     def _checkpoint(self) -> None:
         """Copy the log back into the database; PASSIVE never makes a change wait, and what it leaves the next one takes."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import sqlite3
 from collections.abc import Hashable, Iterable
@@ -18,14 +19,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, final
 
-from vfsd.errors import UnfitError
+from vfsd.errors import UnfitError, shown_path
 from vfsd.store.catalogue import ENTRY_COLUMNS, INODE_COLUMNS, INODE_FIELDS, XATTR_COLUMNS
 from vfsd.tree.changelog import ChangeLog, Operation
 
-# The database takes what was answered when it has come to this: a commit then costs each change little, and none waits
-# for milliseconds. Large extended attributes count by their bytes.
-COMMIT_OPERATIONS = 512
+# The database takes what was answered when it has come to this, so that a commit costs each change little. Large extended
+# attributes count by their bytes. Its connection is first given a few operations with each change, and then commits what is
+# little by then: a commit of all at once would keep one change in 250 waiting for 2 ms (benchmarks/journal.py).
+COMMIT_OPERATIONS = 256
 COMMIT_BYTES = 1 << 20
+A_FEW = 16
 LOG_SUFFIX = "-changes"
 # SQLite's log is copied back into the database when it has grown to this, on a thread: an automatic checkpoint would stall
 # one change in a few hundred for milliseconds.
@@ -132,25 +135,29 @@ class Rows:
         try:
             self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
         except sqlite3.Error as error:
-            raise UnfitError(f"the journal cannot be used ({error})", path=path) from error
+            raise _unusable(error, path) from error
         try:
             self._log = ChangeLog(path.with_name(path.name + LOG_SUFFIX))
         except OSError as error:
             self.db.close()
-            raise UnfitError(f"the journal cannot be used ({error})", path=path) from error
+            raise _unusable(error, path) from error
         try:
             self._prepare()
         except BaseException as error:
             self._log.close()
             self.db.close()
             if isinstance(error, (sqlite3.Error, OSError)):
-                raise UnfitError(f"the journal cannot be used ({error})", path=self.path) from error
+                raise _unusable(error, self.path) from error
             raise
 
     def _prepare(self) -> None:
         version = int(self.db.execute("PRAGMA user_version").fetchone()[0])
         if version > SCHEMA_VERSION:
             raise UnfitError("was written by a newer vfsd", path=self.path, remedy="Use that newer vfsd")
+        if version:  # what damage is found now loses nothing; what is found later would cost whoever stumbles over it
+            found = self.db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = NORMAL")
         self.db.execute("PRAGMA wal_autocheckpoint = 0")
@@ -189,13 +196,21 @@ class Rows:
 
     def begin(self) -> None:
         """A change begins (`change` alone calls this): the database takes the earlier ones if they are many."""
-        if len(self._seen) + len(self._unseen) >= COMMIT_OPERATIONS or self._log.size >= COMMIT_BYTES:
+        if len(self._seen) + len(self._unseen) < COMMIT_OPERATIONS and self._log.size < COMMIT_BYTES:
+            return
+        if len(self._unseen) > A_FEW and self._log.size < 2 * COMMIT_BYTES:
+            self._see_a_few()
+        else:
             self.commit()
 
     def end(self) -> None:
         """A change is complete: it is in the log when this returns, or, after an exception, nowhere."""
         if self._current:
-            self._log.append(self._number + 1, list(self._current.values()))
+            try:
+                self._log.append(self._number + 1, list(self._current.values()))
+            except OSError as error:
+                text = f"the journal cannot be written ({error.strerror})"
+                raise OSError(error.errno, text, os.fspath(self.path)) from error
             self._number += 1
             if self._current_seen:  # then nothing older is unseen
                 seen = self._current.keys() - self._current_unseen.keys()
@@ -253,6 +268,20 @@ class Rows:
             self._current_unseen, self._current_seen = dict(self._current), False
             raise _as_os_error(error, self.path) from error
 
+    def _see_a_few(self) -> None:
+        """Let the database's connection see the oldest of what it has not seen, between two changes."""
+        few = dict(itertools.islice(self._unseen.items(), A_FEW))
+        try:
+            if not self.db.in_transaction:
+                self.db.execute("BEGIN IMMEDIATE")
+            self._perform(few.values())
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise _as_os_error(error, self.path) from error
+        _add(self._seen, few)
+        for key in few:
+            del self._unseen[key]
+
     def _perform(self, operations: Iterable[Operation]) -> None:
         """Rows and entries, each of another key, go in groups of a statement, which costs half; all else keeps its place."""
         groups: dict[int, list[tuple[Any, ...]]] = {}
@@ -305,6 +334,18 @@ def _add(operations: dict[Hashable, Operation], newer: dict[Hashable, Operation]
     for key, operation in newer.items():
         operations.pop(key, None)
         operations[key] = operation
+
+
+def _unusable(error: Exception, path: Path) -> UnfitError:
+    """Nothing is deleted for a journal that cannot be read: it is all that says which tier file is which."""
+    folder = shown_path(path.parent)
+    return UnfitError(
+        f"the journal cannot be used ({error})",
+        path=path,
+        remedy="Nothing was deleted, and nothing will be: new files lie in the cache and RAM folders that "
+        f"{folder}/mount.json names, called by number. 'vfsd recover --rescue DIRECTORY {folder}' copies every one of them out, "
+        "under its path where that can still be told",
+    )
 
 
 def _as_os_error(error: sqlite3.Error, path: Path) -> OSError:

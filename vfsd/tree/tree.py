@@ -35,6 +35,8 @@ JOURNAL_NAME = "journal.sqlite"
 # Seconds between looks at what waits for a durability point, so that deleted files of the cache tier give their room back
 # although nobody calls fsync.
 SYNC_INTERVAL = 5.0
+# In between, the length of SQLite's log is looked at: what is recorded in a second is little beside what it may grow to.
+LOOKS_AT_THE_LOG = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,9 @@ class Tree:
         The journal's log is kept short here as well: programs may make files for days and never call fsync.
         """
         while True:
-            await trio.sleep(SYNC_INTERVAL)
+            for _ in range(LOOKS_AT_THE_LOG):
+                await trio.sleep(SYNC_INTERVAL / LOOKS_AT_THE_LOG)
+                await self.journal.shorten_log()
             self.contents.look_for_survivors()
             await self.durability.settle()
             if self.journal.waiting:
@@ -113,7 +117,6 @@ class Tree:
                     await self.journal.sync()
                 except OSError as error:
                     log.error("journal_sync_failed error=%s", error)
-            await self.journal.shorten_log()
 
     async def secure(self) -> int:
         """The machine may stop in seconds: nothing is opened any more, and what is only in RAM is copied to disk and synced.

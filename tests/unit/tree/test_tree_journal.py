@@ -8,15 +8,18 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import trio
 from tree_bench import run
 
+from vfsd.errors import UnfitError
 from vfsd.store import InodeRecord, Kind
 from vfsd.tree import journal as journal_module
 from vfsd.tree import rows
+from vfsd.tree.changelog import Operation
 from vfsd.tree.journal import INO_BLOCK, Journal
 
 
@@ -116,6 +119,7 @@ def test_the_log_is_copied_back_and_starts_anew(journal: Journal, monkeypatch: p
                     number += 1
                     journal.put_inode(record(number), None, False)
         await journal.sync()
+        await journal.shorten_log()
         with journal.change():
             journal.put_inode(record(4), None, False)
         journal._rows.commit()
@@ -193,7 +197,7 @@ def test_a_full_disk_is_enospc_and_not_the_end(tmp_path: Path) -> None:
     try:
         journal = Journal(small / "journal.sqlite", "s" * 32)
         number = 5
-        with pytest.raises(OSError, match="full") as caught:
+        with pytest.raises(OSError, match="journal cannot be written") as caught:
             while True:
                 with journal.change():
                     for _ in range(20):
@@ -323,9 +327,54 @@ def test_a_journal_of_another_store_or_a_newer_version_is_refused(journal: Journ
     database.close()
     with pytest.raises(Exception, match="newer"):
         Journal(path, "s" * 32)
-    path.write_bytes(os.urandom(8192))
-    with pytest.raises(Exception, match="cannot be used"):
-        Journal(path, "s" * 32)
+
+
+def test_a_damaged_database_is_refused_with_a_way_out_and_nothing_is_touched(journal: Journal, tmp_path: Path) -> None:
+    for ino in range(2000):
+        journal.put_inode(record(ino), None, False)
+        journal.put_entry(1, b"%d" % ino, ino)
+    path = journal.path
+    journal.close()
+    whole = path.read_bytes()
+    half = len(whole) // 2 // 4096 * 4096
+    for damaged in (os.urandom(8192), whole[:half], whole[:half] + bytes(8192) + whole[half + 8192 :], b"x" * 100):
+        path.write_bytes(damaged)
+        with pytest.raises(UnfitError) as caught:
+            Journal(path, "s" * 32)
+        assert "cannot be used" in str(caught.value)
+        assert "recover --rescue" in str(caught.value.remedy)
+        assert path.read_bytes() == damaged
+        for other in tmp_path.glob("journal.sqlite-*"):
+            other.unlink()
+    path.write_bytes(whole)
+    again = Journal(path, "s" * 32)
+    assert len(again.inodes()) == 2000
+    again.close()
+
+
+def test_no_change_waits_for_the_database_to_take_many_others(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit of all at once would keep one change in a few hundred waiting for milliseconds."""
+    recorded, performed = journal._rows, [0]
+    perform = recorded._perform
+
+    def count(operations: Iterable[Operation]) -> None:
+        taken = list(operations)
+        performed[-1] += len(taken)
+        perform(taken)
+
+    monkeypatch.setattr(recorded, "_perform", count)
+    for number in range(4 * rows.COMMIT_OPERATIONS):
+        performed.append(0)
+        with journal.change():
+            journal.put_inode(record(number), None, False)
+            journal.put_inode(record(10**6 + number // 100), None, False)
+            journal.put_entry(1, b"%d" % number, number)
+    assert sum(performed) > 2 * rows.COMMIT_OPERATIONS
+    assert max(performed) <= rows.A_FEW
+    assert len(journal.inodes()) == 4 * rows.COMMIT_OPERATIONS + 11
+    journal.close()
 
 
 def test_a_change_that_reads_between_its_rows_performs_each_row_once(journal: Journal) -> None:

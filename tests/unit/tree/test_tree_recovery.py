@@ -105,9 +105,10 @@ def test_what_an_earlier_daemon_recorded_is_made_durable_by_the_first_sync(
         await program.create(b"x", b"bytes")
         bench.kill()
         order: list[str] = []
-        fsync, unlink = os.fsync, os.unlink
+        fsync, fdatasync, unlink = os.fsync, os.fdatasync, os.unlink
         (bench.cache / "77.1").write_bytes(b"stranger")
         monkeypatch.setattr(os, "fsync", lambda fd: (order.append(_name_of(fd)), fsync(fd))[1])
+        monkeypatch.setattr(os, "fdatasync", lambda fd: (order.append(_name_of(fd)), fdatasync(fd))[1])
         monkeypatch.setattr(os, "unlink", lambda *a, **k: (order.append(str(a[0])), unlink(*a, **k))[1])
         await bench.mount()
         assert order.index("journal.sqlite-wal") < order.index("77.1")
