@@ -132,6 +132,7 @@ async def _live(
         started = True
         # What an earlier daemon said in the end is overtaken: its files are this mount's now.
         stack.places.result.unlink(missing_ok=True)
+        stack.tree.told_of_losses()
         what = layout.source if layout.source is not None else layout.store
         new_files = "read-only" if options.read_only else f"new files go to {shown_path(layout.store)}"
         assert layout.mountpoint is not None
@@ -216,17 +217,26 @@ def _tell_what_continues(stack: Stack, reporter: Reporter) -> None:
     dirty = stack.tree.dirty()
     for notice in stack.store.notices:
         reporter.warning(f"{shown_path(stack.store.root)}: {notice}")
-    if stack.tree.lost:
-        first = ", ".join(shown_path(path) for path in stack.tree.lost[:LOST_NAMED])
-        more = len(stack.tree.lost) - LOST_NAMED
-        count = format_count(len(stack.tree.lost), "file")
-        reporter.warning(
-            f"the newest bytes of {count} were only in RAM when the machine stopped, and are gone: "
-            f"{first}{f' and {more} more' if more > 0 else ''}"
-        )
+    _tell_losses(stack, reporter)
     if stack.continued and dirty.files:
         found = f"{format_count(dirty.files, 'file')} ({format_size(dirty.bytes)})"
         reporter.warning(f"continuing with {found} that an earlier mount left")
+
+
+def _tell_losses(stack: Stack, reporter: Reporter) -> None:
+    """After a restart of the machine: which files that cost something."""
+    losses = stack.tree.losses
+    gone = [path for path in losses.lost if path not in losses.older]
+    older = [path for path in losses.lost if path in losses.older]
+    for paths, text in (
+        (gone, "only in RAM when the machine stopped, and gone"),
+        (older, "changed only in RAM when the machine stopped; an older version is there again"),
+        (losses.doubtful, "in the cache, but not synced when the machine stopped; look whether they are complete"),
+    ):
+        if paths:
+            names = ", ".join(shown_path(path) for path in paths[:LOST_NAMED])
+            more = f" and {len(paths) - LOST_NAMED} more (the log names all)" if len(paths) > LOST_NAMED else ""
+            reporter.warning(f"{format_count(len(paths), 'file')} {text}: {names}{more}")
 
 
 async def _serve_control(session: Session, stop: trio.Event) -> None:

@@ -52,6 +52,8 @@ class Leftover:
     bytes: int
     ram_lost: bool
     """Its RAM folder is gone: the machine was restarted, or somebody removed it."""
+    ram_directory: Path
+    cache_directory: Path
 
     def to_json(self) -> dict[str, Any]:
         record = self.record
@@ -191,6 +193,8 @@ def _examine(folder: Path, roots: Roots) -> Leftover | None:
         in_ram[0] + in_cache[0],
         in_ram[1] + in_cache[1],
         not ram.is_dir(),
+        ram,
+        cache,
     )
 
 

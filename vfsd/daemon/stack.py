@@ -118,6 +118,10 @@ class Stack:
         """Remove everything of this mount outside its store."""
         release_ram(Path(self.record.ram_directory))
         shutil.rmtree(self.places.cache, ignore_errors=True)
+        if folder_usage(Path(self.record.ram_directory))[0] or folder_usage(self.places.cache)[0]:
+            # Files that stay must have the journal beside them, or the next mount takes them for unnamed data.
+            log.warning("event=files-not-removed %s", fields(cache=self.places.cache))
+            return
         shutil.rmtree(self.places.state, ignore_errors=True)
         if self._throwaway is not None:
             shutil.rmtree(self._throwaway, ignore_errors=True)
@@ -157,6 +161,8 @@ def open_stack(layout: Layout, options: MountOptions, reporter: Reporter, roots:
             log_to_file(places.log)
             reporter.log_lies_at(places.log)
         continued = left is not None or _has_files_besides_ours(places)
+        # A state folder that somebody removed does not make what lies in the tiers nobody's.
+        continued = continued or folder_usage(places.ram)[0] > 0 or folder_usage(places.cache)[0] > 0
         with ExitStack() as undo:
             if not continued:
                 undo.callback(shutil.rmtree, places.state, ignore_errors=True)

@@ -67,15 +67,22 @@ class ChangeLog:
         os.ftruncate(self._fd, 0)
         self.size = 0
 
-    def replay(self, applied: int) -> Iterator[tuple[int, list[Operation]]]:
-        """(number, operations) of each record after number `applied`; ends where one is missing or torn."""
+    def replay(self, applied: int, *, whatever: bool = False) -> Iterator[tuple[int, list[Operation]]]:
+        """(number, operations) of each record after number `applied`; ends where one is missing or torn.
+
+        `whatever` takes records also where some are missing before them: for looking at what a damaged journal left.
+        """
         data = memoryview(os.pread(self._fd, os.fstat(self._fd).st_size, 0))
         position, expected = 0, None
         while len(data) - position >= _HEAD.size:
             length, checksum, number = _HEAD.unpack_from(data, position)
             payload = data[position + _HEAD.size : position + _HEAD.size + length]
             whole = len(payload) == length and zlib.crc32(payload, zlib.crc32(_NUMBER.pack(number))) == checksum
-            if not whole or number != (expected or number) or (number > applied + 1 and expected is None):
+            if (
+                not whole
+                or number != (expected or number)
+                or (number > applied + 1 and expected is None and not whatever)
+            ):
                 return
             if number > applied:
                 yield number, marshal.loads(payload)

@@ -381,6 +381,7 @@ class Contents:
         """An empty tier file for a new node; the caller records the node."""
         node.record.version += 1
         node.data = self._tiers.create(node.ino, node.record.version)
+        node.unsettled = True
 
     def needs_privacy(self, node: Node) -> bool:
         """Whether an open file without a name still needs the store, which forgets it with the next flush."""

@@ -136,14 +136,30 @@ class Journal:
 
     # --- restarts of the machine
 
+    @property
+    def is_new(self) -> bool:
+        """Whether no mount has recovered from it yet, so that it never named a file."""
+        return self._meta("boot") is None
+
     def machine_restarted(self) -> bool:
         """Whether the machine was started anew since `note_boot`: what was never synced may be anything."""
         known = self._meta("boot")
-        return known is not None and known != _boot_id()
+        return known is not None and known != machine_boot()
 
     def note_boot(self) -> None:
         """Everything recorded now was looked at after this start of the machine."""
-        self._set_meta("boot", _boot_id())
+        self._set_meta("boot", machine_boot())
+
+    # --- what recovery found lost
+
+    def losses(self) -> str:
+        """What `note_losses` noted last, or ""."""
+        return str(self._meta("losses") or "")
+
+    def note_losses(self, text: str) -> None:
+        """Keep what is lost until somebody was told; "" if nobody needs to be."""
+        if text != self.losses():
+            self._set_meta("losses", text)
 
     # --- changing
 
@@ -320,7 +336,7 @@ class Journal:
         self._rows.note((PUT_META, key), (PUT_META, (key, value)))
 
 
-def _boot_id() -> str:
+def machine_boot() -> str:
     """The kernel's random id of this start of the machine (random(4)); "" where it is not to be had."""
     try:
         return BOOT_ID.read_text().strip()

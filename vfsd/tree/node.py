@@ -48,7 +48,7 @@ class Node:
     data : TierFile or None
         Bytes in a tier: dirty (`data.clean` is False: newer than anything committed) or hydrated.
     unsettled : bool
-        `data` took the place of durable bytes and was not synced since: after a restart of the machine those count.
+        `data` was never synced: after a restart of the machine what it took the place of counts, if there was anything.
     replaced : TierFile or None
         The durable bytes, where they were a tier file's; kept until `data` is synced or stored.
     recorded : bool

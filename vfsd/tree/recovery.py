@@ -11,9 +11,10 @@ of it that are still in a tier stay dirty and are stored once more, since nobody
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 from vfsd.errors import shown_path
@@ -24,6 +25,7 @@ from vfsd.tree.durability import Durability
 from vfsd.tree.journal import JournalRecord
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
+from vfsd.tree.rows import unusable
 from vfsd.tree.source import source_ino
 
 log = logging.getLogger("vfsd.tree")
@@ -32,15 +34,49 @@ STORED = (Kind.PLANES, Kind.PLAIN)
 
 
 @final
-class Recovery:
-    """See the module. `lost` is given the paths of files whose newest bytes are gone."""
+@dataclass(slots=True)
+class Losses:
+    """What a restart of the machine took, by path.
 
-    def __init__(self, layers: Layers, durability: Durability, tiers: TierFiles, lost: list[bytes]) -> None:
+    Attributes
+    ----------
+    lost : list of bytes
+        Files whose newest bytes are gone.
+    older : set of bytes
+        Those of them that show an older version again.
+    doubtful : list of bytes
+        New files in the cache tier that were never synced: they may be incomplete.
+    """
+
+    lost: list[bytes] = field(default_factory=list)
+    older: set[bytes] = field(default_factory=set)
+    doubtful: list[bytes] = field(default_factory=list)
+
+    def add_text(self, text: str) -> None:
+        """Add what `to_text` made of others."""
+        found = json.loads(text) if text else {}
+        for name, known in (("lost", self.lost), ("doubtful", self.doubtful)):
+            known += [path for path in map(os.fsencode, found.get(name, ())) if path not in known]
+        self.older |= {os.fsencode(path) for path in found.get("older", ())}
+
+    def to_text(self) -> str:
+        """As JSON; "" if there are none."""
+        if not self.lost and not self.doubtful:
+            return ""
+        lists = {"lost": self.lost, "older": sorted(self.older), "doubtful": self.doubtful}
+        return json.dumps({name: [os.fsdecode(path) for path in paths] for name, paths in lists.items()})
+
+
+@final
+class Recovery:
+    """See the module. `losses` is given what a restart of the machine took."""
+
+    def __init__(self, layers: Layers, durability: Durability, tiers: TierFiles, losses: Losses) -> None:
         self._layers = layers
         self._journal = layers.journal
         self._durability = durability
         self._tiers = tiers
-        self._lost = lost
+        self._losses = losses
         self._there: dict[TierName, dict[int, list[int]]] = {
             "ram": tiers.versions("ram"),
             "cache": tiers.versions("cache"),
@@ -48,7 +84,15 @@ class Recovery:
         self._restarted = self._journal.machine_restarted()
 
     async def run(self) -> None:
-        """Bring journal, nodes and tiers in line; before anything else is done with the tree. Killed half-way, it is repeated."""
+        """Bring journal, nodes and tiers in line; before anything else is done with the tree. Killed half-way, it is repeated.
+
+        Raises
+        ------
+        UnfitError
+            There are tier files, and no journal that could name them: somebody removed it.
+        """
+        if self._journal.is_new and (self._there["ram"] or self._there["cache"]):
+            raise unusable(FileNotFoundError("it is gone, and files that it named are there"), self._journal.path)
         with self._journal.change():
             for row in self._journal.inodes():
                 if row.record.nlink == 0:
@@ -59,6 +103,8 @@ class Recovery:
                     self._recover(placed, row)
                 elif placed != row:
                     self._put(placed)
+            self._losses.add_text(self._journal.losses())  # of a recovery that nobody was told of
+            self._journal.note_losses(self._losses.to_text())
             self._journal.note_boot()
         await self._journal.sync()
         for name in self._tiers.remove_strangers(self._known_files()):
@@ -91,6 +137,10 @@ class Recovery:
         doubtful = row.unsettled and self._restarted
         if there and not (doubtful and self._has_durable_version(row, older)):
             self._adopt(row, before, record.version, row.tier, unsettled=row.unsettled, replaced=older)
+            if doubtful:
+                path = self._layers.path_of(record.ino)
+                log.warning("was_never_synced path=%s (it may be incomplete)", shown_path(path))
+                self._losses.doubtful.append(path)
             return
         path = self._layers.path_of(record.ino)
         committed = self._layers.store.catalogue.inode(record.ino)
@@ -102,17 +152,19 @@ class Recovery:
                 self._show_committed(row)
                 return
             older = None  # the store's is newer
-        self._lost.append(path)
+        self._losses.lost.append(path)
         cause = "not_synced_before_the_machine_stopped" if there else "gone_with_the_memory_of_the_machine"
         if older is not None:
             log.error("newest_bytes_lost path=%s cause=%s now=older_version", shown_path(path), cause)
             self._adopt(row, before, older, "cache", unsettled=False, replaced=None)
+            self._losses.older.add(path)
         elif record.kind is Kind.FRESH:
             log.error("bytes_lost path=%s cause=%s", shown_path(path), cause)
             self._remove(row)
         else:
             log.error("newest_bytes_lost path=%s cause=%s now=committed_version", shown_path(path), cause)
             self._show_committed(row)
+            self._losses.older.add(path)
 
     def _older_version(self, row: JournalRecord) -> int | None:
         """The version of the tier file that the row's bytes took the place of, kept until they are durable."""

@@ -40,15 +40,19 @@ _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (
     key   TEXT PRIMARY KEY,       -- next_ino: first number of the next block; store: id of the store it belongs to;
                                   -- boot: the kernel's boot id when a mount last recovered from this journal;
-                                  -- applied: number of the last change of the log that is in here, absent if none
+                                  -- applied: number of the last change of the log that is in here, absent if none;
+                                  -- losses: what recovery found lost and nobody was told yet (JSON, recovery.Losses),
+                                  -- "" or absent if nothing
     value BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS inode ({INODE_COLUMNS},
     tier       TEXT,              -- "ram" or "cache": the bytes are in the tier file <ino>.<version>; NULL: where kind
                                   -- says. FRESH always has one.
     own_xattrs INTEGER NOT NULL,  -- 1: this journal's xattr rows are all there are; 0: the catalogue's or source's count
-    unsettled  INTEGER NOT NULL   -- 1: the tier file took the place of durable bytes and was not synced since, so that
-                                  -- after a restart of the machine the durable ones count; 0 without a tier
+    unsettled  INTEGER NOT NULL   -- 1: the tier file was never synced since it became the file's bytes: after a restart of
+                                  -- the machine it may be anything, and what it took the place of counts (a smaller
+                                  -- version in the cache tier, else what kind says), if there was anything; 0: it was
+                                  -- synced once (later writes in place promise what ext4 does), or there is no tier
 );
 CREATE TABLE IF NOT EXISTS entry ({ENTRY_COLUMNS}) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entry_of_inode ON entry (ino);
@@ -135,19 +139,19 @@ class Rows:
         try:
             self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
         except sqlite3.Error as error:
-            raise _unusable(error, path) from error
+            raise unusable(error, path) from error
         try:
             self._log = ChangeLog(path.with_name(path.name + LOG_SUFFIX))
         except OSError as error:
             self.db.close()
-            raise _unusable(error, path) from error
+            raise unusable(error, path) from error
         try:
             self._prepare()
         except BaseException as error:
             self._log.close()
             self.db.close()
             if isinstance(error, (sqlite3.Error, OSError)):
-                raise _unusable(error, self.path) from error
+                raise unusable(error, self.path) from error
             raise
 
     def _prepare(self) -> None:
@@ -336,7 +340,7 @@ def _add(operations: dict[Hashable, Operation], newer: dict[Hashable, Operation]
         operations[key] = operation
 
 
-def _unusable(error: Exception, path: Path) -> UnfitError:
+def unusable(error: Exception, path: Path) -> UnfitError:
     """Nothing is deleted for a journal that cannot be read: it is all that says which tier file is which."""
     folder = shown_path(path.parent)
     return UnfitError(

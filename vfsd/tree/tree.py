@@ -26,7 +26,7 @@ from vfsd.tree.layers import Layers
 from vfsd.tree.names import Names
 from vfsd.tree.node import Node
 from vfsd.tree.recording import Recording
-from vfsd.tree.recovery import Recovery
+from vfsd.tree.recovery import Losses, Recovery
 from vfsd.tree.source import AnySource, Source
 
 log = logging.getLogger("vfsd.tree")
@@ -87,7 +87,7 @@ class Tree:
         self.source = None if source is None else _open_source(source, store)
         self.journal = Journal(state_directory / JOURNAL_NAME, store.id)
         self.journal.raise_next_ino(int(store.catalogue.meta("next_ino")))
-        self.lost: list[bytes] = []
+        self.losses = Losses()
         self.flush_lock = trio.Lock()
         self.layers = Layers(self.source, store, self.journal)
         recording, links = Recording(self.layers), HardLinks(self.layers)
@@ -98,8 +98,20 @@ class Tree:
         self.attributes = AttributeOperations(self.layers, recording, links, self.contents, tiers, read_only=read_only)
 
     async def start(self) -> None:
-        """Carry on from what an earlier daemon left; `lost` then names files whose bytes are gone (RAM, after a reboot)."""
-        await Recovery(self.layers, self.durability, self.tiers, self.lost).run()
+        """Carry on from what an earlier daemon left; `losses` then names files whose bytes are gone (RAM, after a reboot)."""
+        await Recovery(self.layers, self.durability, self.tiers, self.losses).run()
+
+    @property
+    def lost(self) -> list[bytes]:
+        """The paths of files whose newest bytes are gone."""
+        return self.losses.lost
+
+    def told_of_losses(self) -> None:
+        """Somebody knows what is lost; until then each mount says it again."""
+        try:
+            self.journal.note_losses("")
+        except OSError as error:
+            log.warning("losses_stay_noted error=%s", error)
 
     async def housekeep(self) -> None:
         """Runs for the life of the mount: durability points for what waits for one (see `Durability.settle`).

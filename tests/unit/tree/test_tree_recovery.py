@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from tree_bench import CALLER, EARLY_NS, MIB, Bench, Program, run
 
+from vfsd.errors import UnfitError
 from vfsd.tree import RENAME_EXCHANGE, rows
+from vfsd.tree.recovery import Recovery
 
 # --- kill -9
 
@@ -61,6 +63,24 @@ def test_tier_files_that_no_row_names_are_removed(bench: Bench) -> None:
         program = await bench.mount()
         assert await program.contents() == {b"x": b"bytes"}
         assert bench.tier_files() == {f"ram/{name}"}
+
+    run(act)
+
+
+def test_tier_files_are_kept_where_the_journal_is_gone(bench: Bench) -> None:
+    """Somebody removed a damaged journal to get going again: the files are all there is."""
+
+    async def act() -> None:
+        program = await bench.mount()
+        ino = await program.create(b"x", b"bytes")
+        bench.kill()
+        for path in bench.state.glob("journal.sqlite*"):
+            path.unlink()
+        for _ in range(2):
+            with pytest.raises(UnfitError, match="gone"):
+                await bench.mount()
+            bench.kill()
+        assert bench.tier_files() == {f"ram/{ino:x}.1"}
 
     run(act)
 
@@ -162,6 +182,77 @@ def test_what_was_only_in_ram_is_named_and_older_bytes_are_back(bench: Bench) ->
         assert (await bench.flush()).complete
 
     run(act)
+
+
+def test_a_new_file_in_the_cache_that_was_never_synced_is_named(bench: Bench) -> None:
+    """Nobody can tell whether it is whole."""
+
+    async def act() -> None:
+        program = await bench.mount()
+        for name in (b"spilled", b"synced", b"replaced"):
+            await program.create(name, name)
+            await program.setxattr(name, b"user.vfsd.tier", b"cache")
+        await program.fsync(b"synced")
+        await program.write(b"replaced", 0, b"again", os.O_TRUNC)
+        bench.kill()
+        program = await bench.mount()
+        assert program.tree.losses.doubtful == []
+        program = await _restart(bench)
+        assert sorted(program.tree.losses.doubtful) == [b"replaced", b"spilled"]
+        assert program.tree.lost == []
+        assert await program.contents() == {b"spilled": b"spilled", b"synced": b"synced", b"replaced": b"again"}
+
+    run(act)
+
+
+def test_what_is_lost_is_said_until_somebody_was_told(bench: Bench) -> None:
+    """Also by the mount after one that was killed before it could say anything."""
+
+    async def act() -> None:
+        bench.put_source("old", b"source")
+        program = await bench.mount()
+        await program.create(b"new-\xff", b"new")
+        await program.write(b"old", 0, b"X")
+        program = await _restart(bench)
+        for _ in range(2):
+            assert sorted(program.tree.lost) == [b"new-\xff", b"old"]
+            assert program.tree.losses.older == {b"old"}
+            bench.kill()
+            program = await bench.mount()
+        program.tree.told_of_losses()
+        bench.kill()
+        program = await bench.mount()
+        assert program.tree.lost == []
+
+    run(act)
+
+
+def test_a_recovery_that_is_killed_half_way_is_done_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act() -> None:
+        bench.put_source("old", b"source")
+        program = await bench.mount()
+        await program.create(b"synced", b"synced")
+        await program.fsync(b"synced")
+        await program.write(b"synced", 0, b"cut", os.O_TRUNC)
+        await program.create(b"new", b"new")
+        await program.write(b"old", 0, b"X")
+        bench.restart_machine()
+        for step in ("_show_committed", "_adopt", "_remove", "_known_files"):
+            with monkeypatch.context() as patch:
+                patch.setattr(Recovery, step, _stop)
+                with pytest.raises(RuntimeError, match="stopped here"):
+                    await bench.mount()
+            bench.kill()
+        program = await bench.mount()
+        assert sorted(program.tree.lost) == [b"new", b"old", b"synced"]
+        assert await program.contents() == {b"old": b"source", b"synced": b"synced"}
+        assert (await bench.flush()).complete
+
+    run(act)
+
+
+def _stop(*_: object, **__: object) -> None:
+    raise RuntimeError("stopped here")
 
 
 def test_a_half_copied_file_is_not_taken_for_the_lost_one(bench: Bench) -> None:
