@@ -15,7 +15,7 @@ from vfsd.plates.instrument import Listing
 from vfsd.plates.metadata import MetadataReader
 from vfsd.plates.model import PlateFacts, PlatePosition
 from vfsd.plates.naming import MAX_CHANNEL, NO_POSITION, NO_TIFF, TIFF_NAME, number_of, numbers_of, well_of
-from vfsd.plates.scheme import Document, ImageName, NameReader, PlateGroup
+from vfsd.plates.scheme import Document, NameReader, PlateGroup, reader_of
 
 # Gen5 pads the read step to two digits and the time point to three; fewer would claim anybody's `t1_2_3_4_mask_5.tif`.
 _NAME = re.compile(
@@ -33,16 +33,7 @@ class BioTek:
     hint = b".tif"
 
     def reader(self, listing: Listing, metadata: MetadataReader) -> NameReader:
-        def read(path: bytes, directory: bytes, file_name: bytes) -> ImageName | None:
-            match = _NAME.fullmatch(file_name)
-            if match is None:
-                return None
-            position = _position(match)
-            if isinstance(position, str):
-                return ImageName(path, directory, b"", None, position)
-            return ImageName(path, directory, b"", position, channel_name=match["name"])
-
-        return read
+        return reader_of(_NAME, _position)
 
     def document(self, directory: bytes, file_name: bytes) -> Document | None:
         return None

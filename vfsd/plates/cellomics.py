@@ -15,7 +15,7 @@ from vfsd.plates.instrument import Listing
 from vfsd.plates.metadata import MetadataReader
 from vfsd.plates.model import ChannelFacts, PlateFacts, PlatePosition
 from vfsd.plates.naming import MAX_CHANNEL, NO_POSITION, NO_TIFF, TIFF_NAME, number_of, split_path, text_of, well_of
-from vfsd.plates.scheme import Document, ImageName, NameReader, PlateGroup
+from vfsd.plates.scheme import Document, NameReader, PlateGroup, reader_of
 
 _NAME = re.compile(
     rb"(?P<plate>.+)_(?P<well>[a-z]{1,2}\d{2})f(?P<field>\d+)d(?P<channel>\d+)\.tiff?", re.IGNORECASE | re.DOTALL
@@ -32,20 +32,7 @@ class Cellomics:
     hint = b".tif"
 
     def reader(self, listing: Listing, metadata: MetadataReader) -> NameReader:
-        def read(path: bytes, directory: bytes, file_name: bytes) -> ImageName | None:
-            match = _NAME.fullmatch(file_name)
-            if match is None:
-                return None
-            plate, well, field_digits, channel_digits = match.groups()
-            at = well_of(well)
-            field, channel = number_of(field_digits), number_of(channel_digits, MAX_CHANNEL)
-            if isinstance(at, str):
-                return ImageName(path, directory, plate, None, at)
-            if field is None or channel is None:
-                return ImageName(path, directory, plate, None, "its field or channel number is absurd")
-            return ImageName(path, directory, plate, PlatePosition(*at, field, 0, channel, 0))
-
-        return read
+        return reader_of(_NAME, _position)
 
     def document(self, directory: bytes, file_name: bytes) -> Document | None:
         return None
@@ -63,3 +50,13 @@ class Cellomics:
         if TIFF_NAME.fullmatch(file_name) is None:
             return NO_TIFF
         return "it is a mask of objects, made from an image" if _MASK.fullmatch(file_name) else NO_POSITION
+
+
+def _position(match: re.Match[bytes]) -> PlatePosition | str:
+    at = well_of(match["well"])
+    field, channel = number_of(match["field"]), number_of(match["channel"], MAX_CHANNEL)
+    if isinstance(at, str):
+        return at
+    if field is None or channel is None:
+        return "its field or channel number is absurd"
+    return PlatePosition(*at, field, 0, channel, 0)

@@ -33,7 +33,7 @@ from vfsd.plates.naming import (
     text_of,
     well_at,
 )
-from vfsd.plates.scheme import Document, ImageName, NameReader, PlateGroup
+from vfsd.plates.scheme import Document, NameReader, PlateGroup, reader_of
 
 _NAME = re.compile(
     rb"(?:flex_)?r(\d+)c(\d+)f(\d+)p(\d+)-ch(\d+)(?:(?:sk(\d+))?(?:fk(\d+))?(?:fl(\d+))?|t(\d+))\.tiff?",
@@ -52,22 +52,7 @@ class Harmony:
     hint = b"-ch"
 
     def reader(self, listing: Listing, metadata: MetadataReader) -> NameReader:
-        roots: dict[bytes, tuple[bytes, bool]] = {}
-
-        def read(path: bytes, directory: bytes, file_name: bytes) -> ImageName | None:
-            match = _NAME.fullmatch(file_name)
-            if match is None:
-                return None
-            at = roots.get(directory)
-            if at is None:
-                root = parent_if(directory, _FOLDERS)
-                at = roots[directory] = (root, root != directory)
-            position = _position(match)
-            if isinstance(position, str):
-                return ImageName(path, at[0], b"", None, position, None, at[1])
-            return ImageName(path, at[0], b"", position, None, None, at[1])
-
-        return read
+        return reader_of(_NAME, _position, _FOLDERS)
 
     def document(self, directory: bytes, file_name: bytes) -> Document | None:
         if file_name.lower() not in _INDEX_NAMES:

@@ -28,7 +28,7 @@ from vfsd.plates.naming import (
     text_of,
     well_at,
 )
-from vfsd.plates.scheme import Document, ImageName, NameReader, PlateGroup
+from vfsd.plates.scheme import Document, NameReader, PlateGroup, reader_of
 from vfsd.plates.xml_stream import XmlError, read_xml
 
 _NAME = re.compile(
@@ -67,16 +67,7 @@ class InCell:
     hint = b"(fld "
 
     def reader(self, listing: Listing, metadata: MetadataReader) -> NameReader:
-        def read(path: bytes, directory: bytes, file_name: bytes) -> ImageName | None:
-            match = _NAME.fullmatch(file_name)
-            if match is None:
-                return None
-            position = _position(match)
-            if isinstance(position, str):
-                return ImageName(path, directory, b"", None, position)
-            return ImageName(path, directory, b"", position, channel_name=match["name"])
-
-        return read
+        return reader_of(_NAME, _position)
 
     def document(self, directory: bytes, file_name: bytes) -> Document | None:
         if not file_name.lower().endswith(_SUFFIX):

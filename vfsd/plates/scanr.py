@@ -24,6 +24,7 @@ from vfsd.plates.naming import (
     NO_POSITION,
     NO_TIFF,
     TIFF_NAME,
+    Well,
     channel_of_name,
     join_path,
     number_of,
@@ -33,7 +34,7 @@ from vfsd.plates.naming import (
     well_of,
     well_of_number,
 )
-from vfsd.plates.scheme import Document, ImageName, NameReader, PlateGroup
+from vfsd.plates.scheme import Document, NameReader, PlateGroup, reader_of
 from vfsd.plates.xml_stream import XmlError, read_xml
 
 _NAME = re.compile(
@@ -49,21 +50,31 @@ _DESCRIPTOR = b"experiment_descriptor.xml"
 COLUMNS = 12
 
 
-def _read_name(match: re.Match[bytes], well: tuple[int, int] | str) -> tuple[PlatePosition | str, bytes | None]:
-    """The position or why there is none, and the channel's name."""
+def _position_by_label(match: re.Match[bytes]) -> PlatePosition | str | None:
+    return _position(match, well_of(match["label"])) if _says_label(match) else None
+
+
+def _position_by_number(match: re.Match[bytes]) -> PlatePosition | str | None:
+    return None if _says_label(match) else _position(match, well_of_number(match["well"], COLUMNS))
+
+
+def _says_label(match: re.Match[bytes]) -> bool:
+    return _LABEL.fullmatch(match["label"]) is not None and match["time"] is not None
+
+
+def _position(match: re.Match[bytes], well: Well | str) -> PlatePosition | str:
     if isinstance(well, str):
-        return well, None
+        return well
     numbers = numbers_of({part: match[part] for part in ("field", "z", "time")})
     if isinstance(numbers, str):
-        return numbers, None
-    name = match["name"]
-    if name is not None:
-        channel: int | None = channel_of_name(name)
+        return numbers
+    if match["name"] is not None:
+        channel: int | None = channel_of_name(match["name"])
     else:
         channel = number_of(match["channel"] or b"0", MAX_CHANNEL)
     if channel is None:
-        return f"its channel number is above {MAX_CHANNEL}", None
-    return PlatePosition(*well, numbers["field"], numbers.get("time", 0), channel, numbers.get("z", 0)), name
+        return f"its channel number is above {MAX_CHANNEL}"
+    return PlatePosition(*well, numbers["field"], numbers.get("time", 0), channel, numbers.get("z", 0))
 
 
 @final
@@ -74,18 +85,7 @@ class ScanR:
     hint = b"--w"
 
     def reader(self, listing: Listing, metadata: MetadataReader) -> NameReader:
-        def read(path: bytes, directory: bytes, file_name: bytes) -> ImageName | None:
-            match = _NAME.fullmatch(file_name)
-            if match is None or _LABEL.fullmatch(match["label"]) is None or match["time"] is None:
-                return None
-            root = parent_if(directory, _FOLDERS)
-            position, channel = _read_name(match, well_of(match["label"]))
-            inside = root != directory
-            if isinstance(position, str):
-                return ImageName(path, root, b"", None, position, None, inside)
-            return ImageName(path, root, b"", position, None, None, inside, channel)
-
-        return read
+        return reader_of(_NAME, _position_by_label, _FOLDERS)
 
     def document(self, directory: bytes, file_name: bytes) -> Document | None:
         if file_name.lower() != _DESCRIPTOR:
@@ -128,16 +128,7 @@ class NumberedWells:
     hint = b"--w"
 
     def reader(self, listing: Listing, metadata: MetadataReader) -> NameReader:
-        def read(path: bytes, directory: bytes, file_name: bytes) -> ImageName | None:
-            match = _NAME.fullmatch(file_name)
-            if match is None or (_LABEL.fullmatch(match["label"]) is not None and match["time"] is not None):
-                return None
-            position, channel = _read_name(match, well_of_number(match["well"], COLUMNS))
-            if isinstance(position, str):
-                return ImageName(path, directory, b"", None, position)
-            return ImageName(path, directory, b"", position, channel_name=channel)
-
-        return read
+        return reader_of(_NAME, _position_by_number)
 
     def document(self, directory: bytes, file_name: bytes) -> Document | None:
         return None

@@ -8,6 +8,7 @@ and where it contradicts the names it is not believed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from typing import NamedTuple, Protocol, final
 from vfsd.plates.instrument import Claim, Evidence, Listing, ReadFile
 from vfsd.plates.metadata import MetadataReader
 from vfsd.plates.model import ChannelFacts, Plate, PlateFacts, PlatePosition
-from vfsd.plates.naming import split_path, text_of
+from vfsd.plates.naming import parent_if, split_path, text_of
 from vfsd.plates.natural_order import NaturalKey, natural_key
 
 
@@ -73,6 +74,37 @@ class Document(NamedTuple):
 
 NameReader = Callable[[bytes, bytes, bytes], ImageName | None]
 """A path, its directory and its file name → the image, or None where the name has another form."""
+
+
+def reader_of(
+    expression: re.Pattern[bytes],
+    position_of: Callable[[re.Match[bytes]], PlatePosition | str | None],
+    folders: frozenset[bytes] = frozenset(),
+) -> NameReader:
+    """A reader of file names that say all there is to say.
+
+    Parameters
+    ----------
+    expression : re.Pattern
+        The whole file name; its groups `plate` and `name` (of the channel) are taken where it has them.
+    position_of : callable
+        The position, or why there is none; None: the name has another form after all.
+    folders : frozenset of bytes
+        Names of folders, in lower case, that are a part of the plate above them.
+    """
+
+    def read(path: bytes, directory: bytes, file_name: bytes) -> ImageName | None:
+        match = expression.fullmatch(file_name)
+        position = None if match is None else position_of(match)
+        if match is None or position is None:
+            return None
+        root, said = parent_if(directory, folders), match.groupdict()
+        plate, inside = said.get("plate") or b"", root != directory
+        if isinstance(position, str):
+            return ImageName(path, root, plate, None, position, None, inside)
+        return ImageName(path, root, plate, position, None, None, inside, said.get("name"))
+
+    return read
 
 
 @dataclass(slots=True)
