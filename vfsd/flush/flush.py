@@ -29,7 +29,7 @@ import trio
 
 from vfsd.errors import StoredDataDamaged, shown_path
 from vfsd.flush.assembly import Assembly, Job
-from vfsd.flush.items import Item
+from vfsd.flush.items import Item, ItemChanged
 from vfsd.flush.parallel import each
 from vfsd.flush.progress import FlushResult, KeptFile, OnProgress, Tally
 from vfsd.flush.receipt import put_receipt
@@ -205,12 +205,16 @@ class _Flush:
     # --- looking at files
 
     async def _analyse(self, selection: Selection) -> None:
+        # of the rounds during a mount none is the last one: what looks unfinished may have all the time it needs
+        at_rest = self._order.only is None
+
         def look(item: Item) -> None:
             item.analyse()
+            item.refuse_unfinished(time.time_ns(), at_rest=at_rest)
 
         failed: dict[int, str] = {}
         for item, problem in await each(list(self._items.values()), look):
-            if not isinstance(problem, OSError | StoredDataDamaged):
+            if not isinstance(problem, OSError | StoredDataDamaged | ItemChanged):
                 raise problem
             failed[item.ino] = reason_of(problem)
         await self._take_out(selection, failed)

@@ -28,6 +28,9 @@ from vfsd.store.stored import StoredFile
 WHOLE_FILE = 64 << 20
 # Pieces in which larger files are read for their digest.
 PIECE = 8 << 20
+# Seconds for which a file of the source has to be unchanged until it is taken for complete. An acquisition may pause
+# within a field for as long as a stage and a filter wheel move.
+QUIET_IN_SOURCE = 10.0
 # Pixels of a compressed file are held decoded in memory while they are stored.
 DECODED_MOST = 1 << 30
 
@@ -65,6 +68,8 @@ class Item:
     pages : list of (int, int, int) or None
         Of a file of several pages: where each lies, in channels, slices and time points from the first; None where its
         description contradicts the pages.
+    unfinished : bool
+        It is called a TIFF, and may be one of which the rest is still to be written.
     """
 
     ino: int
@@ -81,6 +86,7 @@ class Item:
     decoded: tuple[int, int, str] | None = None
     pages: list[PageOffset] | None = None
     digest: bytes | None = None
+    unfinished: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -123,7 +129,10 @@ class Item:
                 self.pages = page_offsets(skeleton.rest[begin : begin + DESCRIPTION_LIMIT], self.layout.plane_count)
             return
         with self.opened() as fd:
-            if os.pread(fd, 4, 0) not in _MAGIC:
+            magic = os.pread(fd, 4, 0)
+            if magic not in _MAGIC:
+                # made, or given its length, and nothing written yet
+                self.unfinished = not magic.strip(b"\0") and self.path.lower().endswith((b".tif", b".tiff"))
                 return
             try:
                 self.layout = analyse_tiff(fd)
@@ -132,7 +141,30 @@ class Item:
                     self.pages = page_offsets(description, self.layout.plane_count)
             except NotRebuildable as problem:
                 self.reason = problem.reason
+                self.unfinished = problem.unfinished
                 self._look_into(fd)
+
+    def refuse_unfinished(self, now_ns: int, *, at_rest: bool) -> None:
+        """A file of the source that is being written just now is not taken in yet.
+
+        Parameters
+        ----------
+        now_ns : int
+            The time, ns since the epoch.
+        at_rest : bool
+            Whether a file that has not changed lately is as complete as it will be.
+
+        Raises
+        ------
+        ItemChanged
+            It is an unfinished TIFF.
+        """
+        if (
+            self.seen is not None
+            and self.unfinished
+            and not (at_rest and now_ns - self.seen[1] >= QUIET_IN_SOURCE * 1e9)
+        ):
+            raise ItemChanged("is a TIFF that is not complete yet")
 
     def _look_into(self, fd: int) -> None:
         """Height, width and dtype of a compressed file of one plane, so that a plate can show it; decodes nothing yet."""

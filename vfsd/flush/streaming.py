@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import trio
 
+from vfsd.flush.items import QUIET_IN_SOURCE
 from vfsd.flush.paths import PresentPaths
 from vfsd.plates import PlateFormats, recognise_plates
 from vfsd.store import Kind
@@ -26,8 +27,6 @@ from vfsd.tree import Tree
 QUIET = 5.0
 # A field that may still lack planes (there is no other to compare with) is waited for this much longer.
 QUIET_IF_UNSURE = 30.0
-# A file of the source that changed within this many seconds is still being written by the instrument.
-QUIET_IN_SOURCE = 10.0
 # Planes a shard of images that belong to no plate (DESIGN, groups).
 STACK_SHARD = 64
 # Files of this size that are no images go alone; smaller ones wait for the end, or for want of room.

@@ -57,6 +57,12 @@ MAX_SAMPLES: Final = 65_535
 
 BEYOND_END: Final = "offsets past the end of the file"
 
+UNFINISHED: Final = (
+    *("empty file", "not a TIFF", "a TIFF without images", "an IFD without image size", "an IFD without pixels"),
+    *(BEYOND_END, "does not fit the file", "absent strips", "fewer strips than the image needs"),
+)
+"""What a TIFF looks like before its last byte is written: the header, its pixels or its directory are not there yet."""
+
 
 class NotRebuildable(ValueError):
     """This file cannot be kept as skeleton and planes; it stays a plain file.
@@ -70,6 +76,11 @@ class NotRebuildable(ValueError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a file may be like this because somebody still writes it."""
+        return any(what in self.reason for what in UNFINISHED)
 
 
 @dataclass(frozen=True, slots=True)
