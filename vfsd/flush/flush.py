@@ -214,7 +214,11 @@ class _Flush:
 
         failed: dict[int, str] = {}
         for item, problem in await each(list(self._items.values()), look):
-            if not isinstance(problem, OSError | StoredDataDamaged | ItemChanged):
+            if isinstance(problem, ItemChanged):  # nothing is wrong with it: a later flush takes it
+                selection.waiting.append(KeptFile(item.path, str(problem)))
+                del self._items[item.ino]
+                continue
+            if not isinstance(problem, OSError | StoredDataDamaged):
                 raise problem
             failed[item.ino] = reason_of(problem)
         await self._take_out(selection, failed)

@@ -211,12 +211,13 @@ def test_a_tiff_that_is_not_complete_is_not_taken_in_yet(bench: Bench, cut: str)
     async def rounds() -> None:
         async with bench.mounted() as session:
             background = await flush_tree(session.tree, only=(), ingest=True)
-            assert {kept.path for kept in background.kept} == {path, b"broken.tif", b"old.tif"}
+            assert {kept.path for kept in background.waiting} == {path, b"broken.tif", b"old.tif"}
             last = await flush_tree(session.tree, ingest=True)
-            assert {kept.path: kept.reason for kept in last.kept} == {
+            assert {kept.path: kept.reason for kept in last.waiting} == {
                 path: "is a TIFF that is not complete yet",
                 b"broken.tif": "is a TIFF that is not complete yet",
             }
+            assert last.complete, "nothing failed"
             assert last.source_replaceable is False
             assert {kept.path for kept in last.obstacles} == {path, b"broken.tif"}
             assert await session.read(path) == part
