@@ -44,6 +44,9 @@ RATIONAL_BASE: Final = 1_000_000
 # TIFF's SampleFormat by numpy's kind: unsigned, signed, floating point.
 SAMPLE_FORMATS: Final[Mapping[str, int]] = {"u": 1, "i": 2, "f": 3}
 
+# What ImageJ 1 opens (tried with Debian's 1.53t): it takes signed bytes for unsigned ones, and no 64-bit numbers.
+IMAGEJ_TYPES: Final = frozenset({"u1", "u2", "i2", "u4", "i4", "f4"})
+
 
 class SynthesisError(ValueError):
     """No TIFF can be made of this; the message says why."""
@@ -224,7 +227,7 @@ def synthesize_hyperstack(
         If a plane is too large, or ImageJ has no such elements.
     """
     _check(stack)
-    if stack.dtype.str[1:] not in ("u1", "u2", "i2", "u4", "i4", "f4", "f8"):
+    if stack.dtype.str[1:] not in IMAGEJ_TYPES:
         raise SynthesisError(f"ImageJ knows no pixels of type {stack.dtype.name}")
     if stack.plane_bytes >= CLASSIC_LIMIT or stack.height * stack.width >= 1 << 31:
         raise SynthesisError("ImageJ opens no planes of 2^31 pixels or 4 GiB")
