@@ -52,7 +52,7 @@ NETWORK_FILESYSTEMS = frozenset(
 
 
 def ensure_private_directory(path: Path) -> None:
-    """Make `path` (not its parents) if it is missing; afterwards it is a real folder of ours with mode 0700.
+    """Make `path` (not its parents) if it is missing, durably; afterwards it is a real folder of ours with mode 0700.
 
     Raises
     ------
@@ -62,6 +62,7 @@ def ensure_private_directory(path: Path) -> None:
     try:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
+            sync_directory(path.parent)  # what is synced in it later must be found after a power failure
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError as error:
         raise UnfitError(
@@ -83,10 +84,23 @@ def ensure_private_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_directory(path: Path) -> None:
+    """Make the names in a folder durable, where we may open it and its file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def ensure_private_tree(root: Path, *names: str) -> Path:
     """`root` and each of `names` below it, all private; returns the last. Makes missing parents."""
     try:
+        missing = [parent for parent in root.parents if not parent.exists()]
         root.parent.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            sync_directory(made.parent)
     except OSError as error:
         raise UnfitError(f"cannot be made: {error.strerror}", path=root.parent) from error
     current = root

@@ -23,7 +23,7 @@ from vfsd.errors import BusyError, StoredDataDamaged, UnfitError
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import ROOT_INO, Catalogue, InodeRecord, Kind
 from vfsd.store.intents import WORK, recover_work
-from vfsd.store.storage import LocalStorage
+from vfsd.store.storage import LocalStorage, sync_directory
 from vfsd.store.stored import StoredFiles
 from vfsd.store.transaction import CATALOGUE_KEY, Transaction
 from vfsd.store.views import FILES
@@ -116,6 +116,7 @@ class Store:
         UnfitError
             The folder holds something else, or cannot be written.
         """
+        made = [root, *(parent for parent in root.parents if not parent.exists())]
         try:
             root.mkdir(parents=True, exist_ok=True)
             if (root / HEADER).exists():
@@ -130,6 +131,9 @@ class Store:
                 remedy="Choose another folder with --store",
             ) from error
         try:
+            for folder in made:  # what is synced for this store later must be found by the next mount
+                with contextlib.suppress(PermissionError):
+                    sync_directory(folder.parent)
             _write_new_store(root, source, source_view)
         except BaseException as error:
             os.close(lock)

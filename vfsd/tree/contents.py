@@ -366,7 +366,6 @@ class Contents:
         if not node.record.kind.is_file:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         while True:
-            await self.idle(node)  # a first fsync may be moving it to the cache: then its bytes are to be kept
             if not node.dirty:
                 await self._copy_up(node, size)
             elif size == 0 and self.durability.may_be_synced(node):

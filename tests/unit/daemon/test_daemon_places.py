@@ -180,3 +180,16 @@ def test_default_cache_leaves_room_for_the_store(tmp_path: Path) -> None:
     free = figures.f_bavail * figures.f_frsize
     assert default_cache_budget(tmp_path, 0) <= free
     assert default_cache_budget(tmp_path, 10**9) > default_cache_budget(tmp_path, 0)
+
+
+def test_folders_that_are_made_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An fsynced file is found after a power failure only if every folder above it is."""
+    synced: list[str] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
+    ensure_private_tree(tmp_path / "a" / "b" / "root", "mount", "cache")
+    above = [tmp_path, tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "root", tmp_path / "a/b/root/mount"]
+    assert sorted(synced) == [str(path) for path in above]
+    synced.clear()
+    ensure_private_tree(tmp_path / "a" / "b" / "root", "mount", "cache")
+    assert synced == []

@@ -92,3 +92,12 @@ def test_catalogue_is_a_plain_database_file(root: Path) -> None:
     assert {path.name for path in root.iterdir()} == {
         "catalog.sqlite", "files", "images", "lock", "receipts", "vfs.json",
     }  # fmt: skip
+
+
+def test_a_new_store_is_found_after_a_power_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its id leads to the state folder: files that were synced there would be lost with the store's own folder."""
+    synced: list[str] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
+    Store.create(tmp_path / "a" / "b.vfs", source=None).close()
+    assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b.vfs")} <= set(synced)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from tree_bench import CALLER, EARLY_NS, MIB, Bench, Program, run
 
 from vfsd.errors import UnfitError
@@ -454,6 +455,66 @@ def test_a_full_cache_leaves_in_ram_what_it_cannot_take(bench: Bench, monkeypatc
         failed = await program.tree.secure()
         assert failed == program.tree.tiers.usage()["ram"].files > 0
         assert (await bench.flush()).complete
+
+    run(act)
+
+
+@pytest.mark.parametrize("before", ["new", "spilled", "synced"])
+def test_a_failed_sync_of_a_file_is_not_followed_by_one_that_claims_success(
+    bench: Bench, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel reports it once, and may then forget the bytes. Storing the file is the way out."""
+
+    async def act() -> None:
+        program = await bench.mount()
+        await program.create(b"x", b"bytes")
+        await program.create(b"y", b"other")
+        if before == "spilled":
+            await program.setxattr(b"x", b"user.vfsd.tier", b"cache")
+        if before == "synced":
+            await program.fsync(b"x")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", _fail)
+            with pytest.raises(OSError, match="Input/output"):
+                await program.fsync(b"x")
+        with pytest.raises(OSError, match="earlier") as caught:
+            await program.fsync(b"x")
+        assert caught.value.errno == errno.EIO
+        await program.fsync(b"y")
+        assert await program.read(b"x") == b"bytes"
+        assert (await bench.flush()).complete
+        await program.fsync(b"x")
+        await program.write(b"x", 0, b"again", os.O_TRUNC)
+        await program.fsync(b"x")
+
+    run(act)
+
+
+def _fail(fd: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("doing", ["spilled", "flushed"])
+def test_a_file_that_is_synced_while_it_is_spilled_or_flushed_is_durable(bench: Bench, doing: str) -> None:
+    async def act() -> None:
+        program = await bench.mount()
+        data = os.urandom(3 * MIB)
+        await program.create(b"x", data)
+        await program.create(b"neighbour", b"n")
+        node = await program.node(b"x")
+        assert node.data is not None
+        async with trio.open_nursery() as nursery:
+            if doing == "spilled":
+                nursery.start_soon(program.tree.tiers.spiller._moves.spill, node.data)
+            else:
+                nursery.start_soon(bench.flush)
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
+            await program.fsync(b"x")
+        program = await _restart(bench)
+        found = await program.contents()
+        assert found[b"x"] == data
+        assert (b"neighbour" in found) == (doing == "flushed")
 
     run(act)
 
