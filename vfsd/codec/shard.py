@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import xxhash
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -165,11 +166,12 @@ class ShardWriter:
         How many chunks the array's shards have.
     """
 
-    __slots__ = ("_end", "_entries", "_fd", "_open", "_pieces", "_waiting", "_written")
+    __slots__ = ("_end", "_entries", "_fd", "_hasher", "_open", "_pieces", "_waiting", "_written")
 
     def __init__(self, fd: int, chunk_count: int) -> None:
         self._fd = fd
         self._entries = np.full((chunk_count, 2), MISSING, np.uint64)
+        self._hasher = xxhash.xxh3_128()
         self._pieces: list[bytes | memoryview] = []
         self._waiting = 0  # bytes in _pieces
         self._written = 0  # bytes in the file
@@ -250,6 +252,11 @@ class ShardWriter:
         self._open = False
         return self._written
 
+    @property
+    def digest(self) -> bytes:
+        """xxh3-128 of all bytes that were written so far: after `finish` the shard's."""
+        return self._hasher.digest()
+
     def _require_open(self) -> None:
         if not self._open:
             raise ValueError("the shard is finished, or an earlier error ended it")
@@ -273,6 +280,8 @@ class ShardWriter:
 
     def _flush(self) -> None:
         pieces, self._pieces, self._waiting = self._pieces, [], 0
+        for piece in pieces:
+            self._hasher.update(piece)
         try:
             self._written = _write_all(self._fd, pieces, self._written)
         except BaseException:

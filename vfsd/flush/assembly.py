@@ -8,7 +8,7 @@ thread at a time, the trio thread or another.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -20,6 +20,7 @@ from vfsd.flush.groups import GroupDocument, group_objects
 from vfsd.flush.items import Item
 from vfsd.flush.locations import PlainKeys
 from vfsd.flush.moving import MovedGroup, move_groups
+from vfsd.flush.order import FlushOrder, Repair, Verify
 from vfsd.flush.placement import Placement
 from vfsd.flush.placing import Placer
 from vfsd.flush.selection import Selection
@@ -27,11 +28,13 @@ from vfsd.flush.shards import ShardJob, is_read_at_once, shard_jobs, shard_key, 
 from vfsd.flush.snapshot import merge
 from vfsd.flush.writing import ObjectWriter
 from vfsd.images import Skeleton
-from vfsd.plates import PlateFormats, ReadFile, stage_from_description
+from vfsd.plates import ReadFile, stage_from_description
 from vfsd.store import Catalogue, InodeRecord, Kind, Transaction
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import GroupRecord, PlaneRecord
+from vfsd.store.header import VERSION
 from vfsd.store.stored import group_geometry, group_levels, labelled_plate
+from vfsd.store.taken import TakenFile
 from vfsd.tree import Tree
 
 
@@ -56,11 +59,9 @@ class Assembly:
         The shards of this round, written in it or before.
     """
 
-    def __init__(
-        self, tree: Tree, transaction: Transaction, build: Path, formats: PlateFormats, *, levels: int | None = None
-    ) -> None:
-        self._formats = formats
-        self._levels = levels
+    def __init__(self, tree: Tree, transaction: Transaction, build: Path, order: FlushOrder) -> None:
+        self._order = order
+        self._repair = order.repair or Repair()
         self._tree = tree
         self._transaction = transaction
         self._build = build
@@ -78,7 +79,6 @@ class Assembly:
         self.shards: list[ShardJob] = []
         self.merged_inodes: set[int] = set()
         self.merged_entries: set[tuple[int, bytes]] = set()
-        self.records: dict[int, InodeRecord] = {}
         self.groups: dict[int, GroupRecord] = {}
 
     @property
@@ -124,16 +124,19 @@ class Assembly:
         self._renamed_groups = selection.renames.shown | selection.renames.pages.keys()
         for item in self.items:
             builder.clear_planes(item.ino)
-        placer = Placer(
-            builder,
-            store.plate_name,
-            read_file,
-            force_plain,
-            self._formats,
-            levels=self._levels,
-            damaged_shards=self.writer.failures.damaged_shards,
-        )
-        self.placement = placer.place(self.items)
+        if self._order.repair is not None:
+            self.placement = self._place_again(force_plain)
+        else:
+            placer = Placer(
+                builder,
+                store.plate_name,
+                read_file,
+                force_plain,
+                self._order.formats,
+                levels=self._order.levels,
+                damaged_shards=self.writer.failures.damaged_shards,
+            )
+            self.placement = placer.place(self.items)
         self._choose_plain_keys()
         self.writer.wanted_windows = {(item.ino, page) for item, page in self.placement.windows.values()}
 
@@ -146,6 +149,19 @@ class Assembly:
         self._moved = {
             group.new + key[len(group.old) :]: key for group in moved for key, _ in storage.list_keys(group.old)
         }
+
+    def _place_again(self, force_plain: Mapping[int, str]) -> Placement:
+        """Files that are stored again, the same bytes, go where they were."""
+        placement = Placement()
+        for item in self.items:
+            committed = self._base.inode(item.ino)
+            planes = [] if item.ino in force_plain else self._base.planes(item.ino)
+            if planes:
+                placement.planes[item.ino] = planes
+                self.builder.put_planes(planes)
+            if not planes or (committed is not None and committed.kind is Kind.PLAIN):
+                placement.plain[item.ino] = item
+        return placement
 
     def _choose_plain_keys(self) -> None:
         keys = PlainKeys(self._is_free)
@@ -165,7 +181,7 @@ class Assembly:
     def jobs(self) -> list[Job]:
         """What is to be written that no earlier round has written already."""
         items = {item.ino: item for item in self.items}
-        shards = shard_jobs(self._base, self.builder.read(), items, self._touched_groups())
+        shards = shard_jobs(self._base, self.builder.read(), items, self._touched_groups(), self._repair.levels)
         # a damaged shard that takes no new plane stays as it is
         self.shards = [job for job in shards if job.new or job.key not in self.writer.failures.damaged_shards]
         wanted: dict[bytes, object] = {key: job.signature for job in self.shards for key in job.keys}
@@ -217,6 +233,9 @@ class Assembly:
         touched = {plane.group for planes in self.placement.planes.values() for plane in planes}
         for ino in [*(item.ino for item in self.items), *(record.ino for record in self._dropped)]:
             touched |= {plane.group for plane in self._base.planes(ino)}
+        damaged = (*self._repair.levels, *self._repair.objects)
+        if damaged:
+            touched |= {g.id for g in self._base.groups() if any(key.startswith(g.location + b"/") for key in damaged)}
         return touched | self._renamed_groups | self.placement.touched
 
     # --- what was written
@@ -267,12 +286,33 @@ class Assembly:
         assert found is not None
         return found
 
-    def finish(self) -> None:
-        """The catalogue is complete; `records` and `groups` keep what the receipt says of it."""
-        self.builder.set_meta("generation", self._transaction.generation)
-        self.records = {item.ino: self.record(item) for item in self.items}
+    def settle(self, unverified: Collection[int]) -> None:
+        """What is known of the files that came in, and of those that an earlier flush did not verify and this one did
+        not find right either (`unverified`); `groups` is for the receipt.
+        """
+        taken = [TakenFile(item.ino, *item.seen, item.digest) for item in self.items if item.seen and item.digest]
+        self.builder.taken.put(taken)
+        stored = {item.ino for item in self.items}
+        self.builder.taken.set_verified(stored, verified=self._order.verify is not Verify.OFF)
+        before = set(self._base.taken.unverified()) - stored
+        self.builder.taken.set_verified(before - set(unverified), verified=True)
         self.groups = {group.id: group for group in self.builder.read().groups()}
+
+    def finish(self) -> None:
+        """All objects are written, the receipt as well: record them; the catalogue is complete."""
+        self._record_objects()
+        self.builder.set_meta("generation", self._transaction.generation)
+        self.builder.set_meta("store_id", self._tree.store.id)
+        self.builder.set_meta("store_version", VERSION)
         self.builder.finish()
+
+    def _record_objects(self) -> None:
+        """Linked objects are what they were under their old key."""
+        digests = self._transaction.digests
+        moved = ((key, self._base.objects.get(old)) for key, old in self._moved.items() if key not in digests)
+        self.builder.objects.drop(self._transaction.removed_keys | self._moved.keys())
+        self.builder.objects.put((key, known) for key, known in moved if known is not None)
+        self.builder.objects.put(digests.items())
 
     def _final_record(self, item: Item) -> InodeRecord:
         if item.ino in self._plain_keys:

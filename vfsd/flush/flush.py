@@ -4,7 +4,7 @@
 2. *Write*: shards and plain files into a transaction that nobody sees yet; synced.
 3. *Verify*, behind the writing: every file is rebuilt from what was written and its digest compared, and so is every
    chunk that was copied from a shard that goes. A file that fails as planes is stored as a plain file instead; one that
-   cannot be stored at all is kept, and said.
+   cannot be stored at all is kept, and said. When the source was taken in, it is looked at once more (`replaceable`).
 4. *Commit*: the next catalogue, and with it everything, the receipt included, becomes visible at once. The journal is
    synced before, and names that go meanwhile leave whiteouts: its rows are right above either catalogue.
 5. *Release*: the journal's rows of it go; tier files of unchanged files become clean. If the daemon or the machine stops
@@ -21,7 +21,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -30,10 +30,12 @@ import trio
 from vfsd.errors import StoredDataDamaged, shown_path
 from vfsd.flush.assembly import Assembly, Job
 from vfsd.flush.items import Item, ItemChanged
+from vfsd.flush.order import FlushOrder, Repair, Verify
 from vfsd.flush.parallel import each
 from vfsd.flush.progress import FlushResult, KeptFile, OnProgress, Tally
 from vfsd.flush.receipt import put_receipt
 from vfsd.flush.release import release
+from vfsd.flush.replaceable import find_obstacles, unverified_files
 from vfsd.flush.selection import Selection, changed_items, is_gone, select
 from vfsd.flush.verification import Verification, batches
 from vfsd.flush.writing import reason_of
@@ -59,6 +61,8 @@ async def flush_tree(
     on_progress: OnProgress | None = None,
     formats: PlateFormats | None = None,
     levels: int | None = None,
+    verify: Verify = Verify.FULL,
+    repair: Repair | None = None,
 ) -> FlushResult:
     """Store what the tree has and the store has not.
 
@@ -76,6 +80,10 @@ async def flush_tree(
         What the names of plates may mean; all that is known.
     levels : int, optional
         How many times new images are halved for viewers; by default until the smaller side is at most 256 pixels.
+    verify : Verify
+        How thoroughly what was written is looked at before anything is given up for it.
+    repair : Repair, optional
+        Make this again, and nothing else.
 
     Raises
     ------
@@ -89,7 +97,7 @@ async def flush_tree(
         try:
             if formats is None:
                 formats = await trio.to_thread.run_sync(choose_formats)
-            order = _Order(paths, ingest, only, formats, levels)
+            order = FlushOrder(formats, paths, ingest, only, levels, verify, repair)
             return await _Flush(tree, order, Tally(on_progress)).run()
         except sqlite3.Error as error:
             raise OSError(f"the catalogue cannot be built ({error})") from error
@@ -103,20 +111,9 @@ def is_flushing() -> bool:
     return _flushing.get()
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What `flush_tree` was asked for."""
-
-    paths: Sequence[bytes] | None
-    ingest: bool
-    only: Collection[int] | None
-    formats: PlateFormats
-    levels: int | None
-
-
 @final
 class _Flush:
-    def __init__(self, tree: Tree, order: _Order, tally: Tally) -> None:
+    def __init__(self, tree: Tree, order: FlushOrder, tally: Tally) -> None:
         self._tree = tree
         self._order = order
         self._tally = tally
@@ -128,10 +125,8 @@ class _Flush:
 
     async def run(self) -> FlushResult:
         self._tally.tell("planning")
-        selection = await select(
-            self._tree, self._order.paths, self._order.formats, ingest=self._order.ingest, only=self._order.only
-        )
-        if selection.snapshot.empty:
+        selection = await select(self._tree, self._order)
+        if selection.snapshot.empty and self._order.repair is None:
             self._tally.tell("done")
             return self._result(selection, 0)
         self._items = {item.ino: item for item in selection.items}
@@ -141,13 +136,14 @@ class _Flush:
         transaction = self._tree.store.begin()
         assembly: Assembly | None = None
         try:
-            assembly = Assembly(self._tree, transaction, build, self._order.formats, levels=self._order.levels)
+            assembly = Assembly(self._tree, transaction, build, self._order)
             await self._analyse(selection)
             await self._assemble(selection, assembly, transaction)
+            await self._look_back(selection, assembly, transaction)
             self._tally.tell("committing")
-            await trio.to_thread.run_sync(assembly.finish)
             result = self._result(selection, transaction.bytes_written)
             result = replace(result, receipt=await self._put_receipt(result, assembly, transaction))
+            await trio.to_thread.run_sync(assembly.finish)
             with trio.CancelScope(shield=True):  # from the commit to the release nobody may stop half-way
                 await self._commit(selection, assembly, transaction, build)
         finally:
@@ -177,7 +173,30 @@ class _Flush:
             waiting=tuple(selection.waiting),
             source_replaceable=not obstacles if self._order.ingest and self._order.paths is None else None,
             obstacles=obstacles,
+            verify=self._order.verify,
         )
+
+    @property
+    def _takes_source(self) -> bool:
+        """Whether the whole source is to be in the store after this."""
+        return self._order.ingest and self._order.paths is None and self._tree.source is not None
+
+    async def _look_back(self, selection: Selection, assembly: Assembly, transaction: Transaction) -> None:
+        """What no flush has verified is verified now; and whether the source may go is found out."""
+        unverified: dict[int, KeptFile] = {}
+        if self._order.verify is not Verify.OFF:
+            verification = Verification(assembly, transaction, self._tally, self._order.verify)
+            unverified = await verification.find_still_unverified()
+        selection.obstacles += unverified.values()
+        await trio.to_thread.run_sync(assembly.settle, unverified)
+        if not self._takes_source:
+            return
+        if self._order.verify is Verify.OFF:
+            selection.obstacles += unverified_files(assembly.builder.read())
+            return
+        known = [*selection.obstacles, *selection.waiting, *selection.kept, *self._kept.values()]
+        catalogue, ingested = assembly.builder.read(), selection.snapshot.ingested
+        selection.obstacles += await find_obstacles(self._tree, catalogue, ingested, known, self._tally)
 
     async def _put_receipt(self, result: FlushResult, assembly: Assembly, transaction: Transaction) -> Path:
         return await trio.to_thread.run_sync(
@@ -240,7 +259,7 @@ class _Flush:
 
     async def _assemble(self, selection: Selection, assembly: Assembly, transaction: Transaction) -> None:
         failures = assembly.writer.failures
-        verification = Verification(assembly, transaction, self._tally)
+        verification = Verification(assembly, transaction, self._tally, self._order.verify)
         for _ in range(MOST_ROUNDS):
             damaged_before = len(failures.damaged_shards)
             await assembly.plan(selection, list(self._items.values()), self._force_plain)

@@ -59,6 +59,8 @@ class Item:
         A stored file that is to move.
     seen : (int, int) or None
         Size and mtime (ns) that the source's file had when it was selected; None for any other.
+    expected : bytes or None
+        The digest that it must have, because it is stored in place of bytes that are damaged.
     version, changes : int
         Data version, and the tier file's count of changes, when the flush began.
     layout : TiffLayout or None
@@ -79,6 +81,7 @@ class Item:
     open_bytes: Callable[[], int] | None = None
     stored: StoredFile | None = None
     seen: tuple[int, int] | None = None
+    expected: bytes | None = None
     version: int = 0
     changes: int = 0
     layout: TiffLayout | None = None
@@ -212,6 +215,8 @@ class Item:
         """A stored file that no longer matches its digest must not get a new one that its damage matches."""
         if self.stored is not None and digest != self.stored.record.digest:
             raise StoredDataDamaged("does not match its digest", path=self.path)
+        if self.expected is not None and digest != self.expected:
+            raise ItemChanged("is not in the source any more as it was stored")
         self.digest = digest
 
 

@@ -1,53 +1,42 @@
 """Writing the levels of a shard's planes beside it, and comparing them: smaller copies of the image for viewers.
 
 Levels follow from the full-size planes: no file needs them. Chunks of planes that stay are copied like the others;
-what of them cannot be read is made again. What was written is read back and compared by a digest of its chunks.
+what of them cannot be read, or is known to be damaged, is made again. What was written is read back like any object.
 Belongs to the job that writes the shard, in one worker thread; `check_level_plane` may run anywhere.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from typing import final
 
 import numpy as np
-import xxhash
 
 from vfsd.codec.blosc import FrameError
-from vfsd.codec.shard import ShardWriter, index_size
+from vfsd.codec.shard import ShardWriter
 from vfsd.errors import StoredDataDamaged
 from vfsd.flush.shards import LevelShard, ShardJob, positions_in_shard
 from vfsd.store import Transaction
 from vfsd.store.catalogue import PlaneRecord
 from vfsd.store.geometry import ArrayGeometry, GeometryError
+from vfsd.store.objects import ObjectDigest
 from vfsd.store.planes import decode_plane, encode_plane
 from vfsd.store.pyramid import plane_levels
 from vfsd.store.storage import start_writeback
 from vfsd.store.stored import ShardIndexes
 
-# Bytes read at once when a level is compared: large reads, little memory.
-PIECE = 4 << 20
-
 
 @final
 class LevelWriters:
-    """The level shards of one job; `close` in any case, `finish` when every plane is there.
-
-    Attributes
-    ----------
-    digests : dict
-        Key of each level's shard → xxh3-128 of its chunks in their order, after `finish`.
-    """
+    """The level shards of one job; `close` in any case, `finish` when every plane is there."""
 
     def __init__(self, transaction: Transaction, job: ShardJob, old_shards: ShardIndexes) -> None:
+        self._transaction = transaction
         self._job = job
         self._old_shards = old_shards
         self._open = contextlib.ExitStack()
         self._shards: list[tuple[LevelShard, int, ShardWriter]] = []
-        self._hashers = [xxhash.xxh3_128() for _ in job.levels]
-        self.digests: dict[bytes, bytes] = {}
         try:
             for level in job.levels:
                 fd = transaction.create(level.key)
@@ -70,7 +59,7 @@ class LevelWriters:
         if not self._shards:
             return
         full, *smaller = self._job.old_place(plane).levels
-        copies = [self._copies(old) for old in smaller]
+        copies = [] if self._job.remake_levels else [self._copies(old) for old in smaller]
         if len(copies) == len(self._shards) and all(copies):
             for number, chunks in enumerate(copies):
                 self._append(number, plane, chunks)
@@ -101,38 +90,17 @@ class LevelWriters:
         level, _, writer = self._shards[number]
         for position, chunk in zip(positions_in_shard(level.geometry, plane), chunks, strict=True):
             writer.append(position, chunk)
-            self._hashers[number].update(chunk)
 
     def finish(self) -> None:
         """Write the indexes."""
-        for (level, fd, writer), hasher in zip(self._shards, self._hashers, strict=True):
-            writer.finish()
+        for level, fd, writer in self._shards:
+            size = writer.finish()
+            self._transaction.describe(level.key, ObjectDigest(size, writer.digest))
             start_writeback(fd)
-            self.digests[level.key] = hasher.digest()
 
     def close(self) -> None:
         """Let go of the files."""
         self._open.close()
-
-
-def compare_level(transaction: Transaction, level: LevelShard, digest: bytes | None) -> None:
-    """Whether a level's shard reads back as it was written.
-
-    Raises
-    ------
-    OSError
-        It does not: the store's disk does not keep what is written to it.
-    """
-    hasher = xxhash.xxh3_128()
-    end = transaction.size(level.key) - index_size(level.geometry.chunks_per_shard)
-    for offset in range(0, end, PIECE):
-        hasher.update(transaction.read_range(level.key, offset, min(PIECE, end - offset)))
-    try:
-        ShardIndexes(transaction).index(level.key, level.geometry.chunks_per_shard)
-    except StoredDataDamaged as problem:
-        raise OSError(errno.EIO, f"a shard does not read back ({problem.message})", level.key) from problem
-    if hasher.digest() != digest:
-        raise OSError(errno.EIO, "a shard does not read back as it was written", level.key)
 
 
 def check_level_plane(

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any, final
 
 from vfsd.errors import shown_path
+from vfsd.flush.order import Verify
 
 
 @dataclass(frozen=True, slots=True)
 class FlushProgress:
-    """How far a flush is. `stage` is "planning", "writing", "verifying", "committing" or "done"; sizes in bytes."""
+    """How far a flush is; sizes in bytes.
+
+    `stage` is "planning", "writing", "verifying", "rechecking" (of the source), "committing" or "done".
+    """
 
     stage: str
     files_done: int
@@ -60,6 +64,16 @@ class Tally:
         self._verified.add(file)
         self.tell("verifying")
 
+    def recheck(self, size: int) -> None:
+        """So many bytes of the source are to be read once more."""
+        self._total = self._done + size
+        self.tell("rechecking")
+
+    def rechecked(self, size: int) -> None:
+        """So many were."""
+        self._done += size
+        self.tell("rechecking")
+
 
 @dataclass(frozen=True, slots=True)
 class KeptFile:
@@ -91,6 +105,8 @@ class FlushResult:
         Whether the store alone can replace the source; None when the source was not ingested.
     obstacles : tuple of KeptFile
         What stands against it.
+    verify : Verify
+        What was done with what was written before anything was given up for it.
     """
 
     files: int
@@ -102,6 +118,7 @@ class FlushResult:
     waiting: tuple[KeptFile, ...] = ()
     source_replaceable: bool | None = None
     obstacles: tuple[KeptFile, ...] = ()
+    verify: Verify = Verify.FULL
 
     @property
     def complete(self) -> bool:
@@ -120,4 +137,5 @@ class FlushResult:
             "kept": [{"path": shown_path(kept.path), "reason": kept.reason} for kept in self.kept],
             "waiting": [{"path": shown_path(waiting.path), "reason": waiting.reason} for waiting in self.waiting],
             "source_replaceable": self.source_replaceable,
+            "verify": str(self.verify),
         }

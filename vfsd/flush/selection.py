@@ -7,8 +7,9 @@ rename. Files that are open for writing are left for a later flush.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import final
 
 import trio
@@ -16,11 +17,11 @@ import trio
 from vfsd.errors import StoredDataDamaged, shown_path
 from vfsd.flush.ingest import IngestedNode, changed_in_source, walk_source
 from vfsd.flush.items import Item
+from vfsd.flush.order import FlushOrder, Repair
 from vfsd.flush.paths import PresentPaths, Wanted
 from vfsd.flush.progress import KeptFile
 from vfsd.flush.renames import Renames, find_renames
 from vfsd.flush.snapshot import Snapshot
-from vfsd.plates import PlateFormats
 from vfsd.store import InodeRecord, Kind
 from vfsd.tiers import TierFile, TierFiles
 from vfsd.tree import Node, Tree
@@ -49,19 +50,15 @@ class Selection:
     obstacles: list[KeptFile] = field(default_factory=list)
 
 
-async def select(
-    tree: Tree,
-    paths: Sequence[bytes] | None,
-    formats: PlateFormats,
-    *,
-    ingest: bool,
-    only: Collection[int] | None = None,
-) -> Selection:
-    """Decide what a flush takes up; see the module. `only` names the inodes of the dirty files that may be."""
+async def select(tree: Tree, order: FlushOrder) -> Selection:
+    """Decide what a flush takes up; see the module."""
+    if order.repair is not None:
+        return await _select_repair(tree, order.repair)
+    paths, only = order.paths, order.only
     wanted = None if paths is None else Wanted(paths)
     ingested: list[IngestedNode] = []
     obstacles: list[KeptFile] = []
-    if ingest and tree.source is not None:
+    if order.ingest and tree.source is not None:
         ingested = await walk_source(tree, obstacles, wanted)
     await _keep_open_unlinked(tree)
     tree.contents.look_for_survivors()
@@ -80,11 +77,32 @@ async def select(
         taken.add(node.ino)
     for found in ingested:
         _select_ingested(tree, selection, found, taken, wanted)
-    selection.renames = find_renames(tree, selection.snapshot, present, taken, formats)
+    selection.renames = find_renames(tree, selection.snapshot, present, taken, order.formats)
     for path, problem in selection.renames.damaged:
         selection.kept.append(KeptFile(path, str(problem)))
     for record, path in selection.renames.files:
         _select_renamed(tree, selection, record, path)
+    return selection
+
+
+async def _select_repair(tree: Tree, repair: Repair) -> Selection:
+    """The damaged files that are to be stored again, as the source has them; of the journal nothing."""
+    snapshot = Snapshot.take(tree)
+    selection = Selection(replace(snapshot, inodes={}, entries={}, xattrs={}))
+    source, catalogue = tree.source, tree.store.catalogue
+    for ino, origin in repair.files.items():
+        record = catalogue.inode(ino)
+        assert record is not None
+        assert source is not None
+        try:
+            found = await trio.to_thread.run_sync(source.stat, origin)
+        except OSError as problem:
+            selection.kept.append(KeptFile(catalogue.path_of(ino), problem.strerror or str(problem)))
+            continue
+        seen = (found.st_size, found.st_mtime_ns)
+        item = Item(ino, catalogue.path_of(ino), record.size, record, seen=seen, expected=record.digest)
+        item.version, item.open_bytes = record.version, partial(source.open, origin)
+        selection.items.append(item)
     return selection
 
 

@@ -52,6 +52,8 @@ class ShardJob:
         Planes whose chunks are copied: from the shard that is there, or from where `moved` says.
     moved : dict
         (inode, page) → where the store has a plane that comes from another place.
+    remake_levels : bool
+        The levels that are there are damaged: nothing of them is copied.
     """
 
     key: bytes
@@ -62,6 +64,7 @@ class ShardJob:
     new: list[tuple[Item, PlaneRecord]] = field(default_factory=list)
     kept: list[PlaneRecord] = field(default_factory=list)
     moved: dict[tuple[int, int], OldPlace] = field(default_factory=dict)
+    remake_levels: bool = False
 
     @property
     def keys(self) -> tuple[bytes, ...]:
@@ -133,19 +136,31 @@ def shard_key(group: GroupRecord, geometry: ArrayGeometry, place: ShardPlace, le
 
 
 def shard_jobs(
-    base: Catalogue, after: Catalogue, items: Mapping[int, Item], touched: Collection[int]
+    base: Catalogue,
+    after: Catalogue,
+    items: Mapping[int, Item],
+    touched: Collection[int],
+    damaged: Collection[bytes] = (),
 ) -> list[ShardJob]:
-    """The shards to write, of these groups; `after` is the next catalogue, `base` the one it replaces."""
+    """The shards to write, of these groups; `after` is the next catalogue, `base` the one it replaces.
+
+    `damaged` has keys of levels' shards that are to be made again, whatever comes or goes.
+    """
     before = {group.id: group for group in base.groups()}
     jobs: list[ShardJob] = []
     for group in after.groups():
         if group.id in touched:
-            jobs += _group_jobs(base, after, group, before, items)
+            jobs += _group_jobs(base, after, group, before, items, damaged)
     return jobs
 
 
 def _group_jobs(
-    base: Catalogue, after: Catalogue, group: GroupRecord, before: Mapping[int, GroupRecord], items: Mapping[int, Item]
+    base: Catalogue,
+    after: Catalogue,
+    group: GroupRecord,
+    before: Mapping[int, GroupRecord],
+    items: Mapping[int, Item],
+    damaged: Collection[bytes],
 ) -> list[ShardJob]:
     geometry = group_geometry(group)
     level_count, downscaling = group_levels(group)
@@ -185,6 +200,10 @@ def _group_jobs(
         dirty.add(place)
     # what is left went, or its pixels are new; a shard of which nothing is left is removed, not written
     dirty |= shards.keys() & {shard_place(geometry, plane) for plane in held.values()}
+    for place, job in shards.items():
+        job.remake_levels = any(level.key in damaged for level in job.levels)
+        if job.remake_levels:
+            dirty.add(place)
     return [job for place, job in shards.items() if place in dirty]
 
 

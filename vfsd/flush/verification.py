@@ -2,11 +2,13 @@
 
 It runs behind the writing, a batch at a time: while one batch is compressed, the one before it is synced, evicted from the
 page cache where that can be had, read back and compared. What is left, and what depends on the finished catalogue, is
-done at the end. A file that was written again is verified again.
+done at the end: objects that no file is rebuilt from (levels, metadata) are compared with what was written. A file that
+was written again is verified again. `Verify` says what of this is left out when less is asked for.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import final
@@ -16,10 +18,12 @@ import trio
 from vfsd.errors import StoredDataDamaged
 from vfsd.flush.assembly import Assembly, Job
 from vfsd.flush.items import Item
+from vfsd.flush.order import Verify
 from vfsd.flush.parallel import each
-from vfsd.flush.progress import Tally
+from vfsd.flush.progress import KeptFile, Tally
 from vfsd.flush.shards import ShardJob
-from vfsd.store import StoredFiles, Transaction
+from vfsd.store import Kind, StoredFiles, Transaction
+from vfsd.store.objects import ObjectDigest, check_object
 from vfsd.store.stored import StoredFile, StoredPlane
 
 # Files that are described ahead of their verification: enough to keep the workers busy, few enough that the skeletons of
@@ -47,7 +51,8 @@ def batches(jobs: Iterable[Job]) -> Iterable[list[Job]]:
 class Verification:
     """What of one flush has been compared, and what was found. Touched only by the trio thread."""
 
-    def __init__(self, assembly: Assembly, transaction: Transaction, tally: Tally) -> None:
+    def __init__(self, assembly: Assembly, transaction: Transaction, tally: Tally, how: Verify) -> None:
+        self._how = how
         self._assembly = assembly
         self._transaction = transaction
         self._tally = tally
@@ -57,6 +62,7 @@ class Verification:
         self._needed_by: dict[bytes, list[int]] = {}
         self._passed: dict[int, tuple[bytes | None, tuple[StoredPlane, ...]]] = {}
         self._damaged: dict[int, StoredDataDamaged] = {}
+        self._read_back: dict[bytes, ObjectDigest] = {}
 
     def begin(self, jobs: Iterable[Job]) -> int:
         """A round of writing begins: what it writes again is no longer verified; bytes of files that are to be."""
@@ -86,8 +92,16 @@ class Verification:
         """
         async for batch in written:
             keys = {key for job in batch for key in job.keys}
-            await trio.to_thread.run_sync(self._transaction.sync, keys)
-            await self._compare([(item, self._as_written(item)) for item in self._ready(keys)])
+            if self._how is not Verify.OFF:
+                await trio.to_thread.run_sync(self._transaction.sync, keys)
+            if self._how is Verify.DIGEST:
+                await self._compare_objects(keys)
+            ready = self._ready(keys)
+            if self._how is Verify.FULL:
+                await self._compare([(item, self._as_written(item)) for item in ready])
+            else:
+                for item in ready:
+                    self._tally.verified(item.ino, item.size)
 
     def _ready(self, written: Collection[bytes]) -> list[Item]:
         """Items of which the last object is among these, with nothing amiss."""
@@ -119,6 +133,29 @@ class Verification:
                 raise problem
             self._damaged[item.ino] = problem
 
+    async def _compare_objects(self, keys: Collection[bytes]) -> None:
+        """Whether the disk has what was written; raises OSError: it does not keep what is written to it."""
+
+        def compare(pair: tuple[bytes, ObjectDigest]) -> None:
+            key, expected = pair
+            try:
+                check_object(self._transaction, key, expected)
+            except StoredDataDamaged as problem:
+                raise OSError(errno.EIO, f"does not read back as it was written ({problem.message})", key) from problem
+
+        digests = self._transaction.digests
+        fresh = [(key, digests[key]) for key in keys if key in digests]
+        # by identity: the same bytes written again are another object on the disk
+        fresh = [(key, digest) for key, digest in fresh if self._read_back.get(key) is not digest]
+        for _, problem in await each(fresh, compare):
+            raise problem
+        self._read_back.update(fresh)
+
+    def _no_files(self) -> set[bytes]:
+        """Keys of written objects that no file of this flush is rebuilt from."""
+        rebuilt_from = {key for key, needed_by in self._needed_by.items() if needed_by}
+        return {key for key in self._transaction.written_keys if key not in rebuilt_from}
+
     async def finish(self) -> list[tuple[Item, StoredDataDamaged]]:
         """The catalogue is complete: verify what is left, from what it says; returns the files that differ.
 
@@ -129,6 +166,11 @@ class Verification:
         OSError
             The store's disk failed.
         """
+        if self._how is Verify.OFF:
+            return []
+        if self._how is Verify.DIGEST:
+            await self._compare_objects(self._transaction.written_keys)
+            return []
         assert self._stored is not None
         stored = self._stored
 
@@ -143,14 +185,40 @@ class Verification:
         def compare_kept(job: ShardJob) -> None:
             self._assembly.writer.compare_kept(job)
 
-        def compare_levels(job: ShardJob) -> None:
-            self._assembly.writer.compare_levels(job)
-
         for _, problem in await each([job for job in self._assembly.shards if job.kept], compare_kept):
             raise problem
-        for _, problem in await each([job for job in self._assembly.shards if job.levels], compare_levels):
-            raise problem
+        await self._compare_objects(self._no_files())
         return [(item, self._damaged[item.ino]) for item in self._assembly.items if item.ino in self._damaged]
+
+    async def find_still_unverified(self) -> dict[int, KeptFile]:
+        """Files that an earlier flush stored without verifying them and that cannot be rebuilt as they were."""
+        catalogue = self._assembly.builder.read()
+        stored = StoredFiles(catalogue, self._transaction)
+        storing = {item.ino for item in self._assembly.items}
+        waiting = iter([ino for ino in catalogue.taken.unverified() if ino not in storing])
+        found: dict[int, KeptFile] = {}
+
+        def keep(ino: int, problem: Exception) -> None:
+            found[ino] = KeptFile(catalogue.path_of(ino), f"cannot be rebuilt as it was ({problem})")
+
+        def describe(inos: Iterable[int]) -> list[StoredFile]:
+            files = []
+            for ino in inos:
+                record = catalogue.inode(ino)
+                if record is not None and record.kind in (Kind.PLANES, Kind.PLAIN):
+                    try:
+                        files.append(stored.describe(record))
+                    except StoredDataDamaged as problem:
+                        keep(ino, problem)
+            return files
+
+        while some := list(islice(waiting, VERIFIED_AT_ONCE)):
+            described = await trio.to_thread.run_sync(describe, some)
+            for file, problem in await each(described, StoredFile.check):
+                if not isinstance(problem, StoredDataDamaged | OSError):
+                    raise problem
+                keep(file.record.ino, problem)
+        return found
 
     def _is_verified(self, item: Item, stored: StoredFile) -> bool:
         return self._passed.get(item.ino) == (stored.record.digest, stored.planes)

@@ -19,7 +19,7 @@ import numpy as np
 from vfsd.codec.shard import ShardWriter
 from vfsd.errors import StoredDataDamaged, VfsdError
 from vfsd.flush.items import Item, ItemChanged
-from vfsd.flush.levels import LevelWriters, compare_level
+from vfsd.flush.levels import LevelWriters
 from vfsd.flush.shards import ShardJob, is_read_at_once
 from vfsd.images import (
     Skeleton,
@@ -36,6 +36,7 @@ from vfsd.store.catalogue import PlaneRecord
 from vfsd.store.geometry import ArrayGeometry
 from vfsd.store.holes import write_around_holes
 from vfsd.store.ngff import DisplayWindow, display_window
+from vfsd.store.objects import ObjectDigest
 from vfsd.store.planes import encode_plane
 from vfsd.store.storage import start_writeback
 from vfsd.store.stored import ShardIndexes
@@ -116,7 +117,6 @@ class ObjectWriter:
         self.windows: dict[tuple[int, int], DisplayWindow] = {}
         self.skeletons: dict[int, bytes] = {}
         self.failures = Failures()
-        self._level_digests: dict[bytes, bytes] = {}
 
     # --- shards
 
@@ -147,10 +147,10 @@ class ObjectWriter:
             except _OldShardDamaged as damaged:
                 self.failures.give_up_shard(job, damaged.key, damaged.problem)
                 return
-            writer.finish()
+            size = writer.finish()
+            self._transaction.describe(job.key, ObjectDigest(size, writer.digest))
             start_writeback(fd)
             levels.finish()
-            self._level_digests.update(levels.digests)
 
     def _kept_chunk(self, key: bytes, geometry: ArrayGeometry, position: int) -> bytes | None:
         try:
@@ -179,17 +179,6 @@ class ObjectWriter:
                     raise OSError(errno.EIO, f"a shard does not read back ({problem.message})", job.key) from problem
                 if not same:
                     raise OSError(errno.EIO, "a shard does not read back as it was written", job.key)
-
-    def compare_levels(self, job: ShardJob) -> None:
-        """Whether the levels of a shard read back as they were written.
-
-        Raises
-        ------
-        OSError
-            They do not.
-        """
-        for level in job.levels:
-            compare_level(self._transaction, level, self._level_digests.get(level.key))
 
     def _append_item(
         self, writer: ShardWriter, levels: LevelWriters, job: ShardJob, item: Item, planes: list[PlaneRecord]
@@ -272,6 +261,8 @@ class ObjectWriter:
                 write_around_holes(target, piece, size)
                 size += len(piece)
             os.ftruncate(target, size)
+            assert item.digest is not None  # the pieces came to their end
+            self._transaction.describe(key, ObjectDigest(size, item.digest))
             start_writeback(target)
         except _ReadFailed as failed:
             self.failures.keep(item, failed.problem)
@@ -294,8 +285,10 @@ class ObjectWriter:
         item.digest = item.stored.record.digest
         if location == key:
             return
+        assert item.digest is not None
         try:
             self._transaction.link(location, key)
+            self._transaction.describe(key, ObjectDigest(item.size, item.digest))
         except FileNotFoundError:
             self.failures.keep(item, StoredDataDamaged("is missing from the store", path=location))
 

@@ -24,6 +24,8 @@ from vfsd.store.catalogue import (
     record_from_row,
     record_values,
 )
+from vfsd.store.objects import ObjectTable
+from vfsd.store.taken import TakenTables
 
 _UPDATES = ", ".join(f"{name} = excluded.{name}" for name in INODE_FIELDS.split(", ")[1:])
 _PUT_INODE = (
@@ -37,13 +39,15 @@ _PUT_PLANE = (
 
 @final
 class CatalogueBuilder:
-    """See the module."""
+    """See the module; `objects` and `taken` are the tables of those names."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")  # a crash throws this file away; Transaction syncs the final copy
         self._db.execute("PRAGMA cache_size = -65536")
+        self.objects = ObjectTable(self._db)
+        self.taken = TakenTables(self._db)
 
     @classmethod
     def create(cls, path: Path, root: InodeRecord) -> CatalogueBuilder:
@@ -59,6 +63,8 @@ class CatalogueBuilder:
     def begin(self) -> None:
         """Start the one transaction in which everything is changed."""
         self._db.execute("BEGIN IMMEDIATE")
+        self.objects.create()
+        self.taken.create()
 
     def finish(self) -> None:
         """Commit and close; the file is complete."""
@@ -156,6 +162,7 @@ class CatalogueBuilder:
         self._db.execute(f"DELETE FROM xattr WHERE ino IN ({gone})")
         self._db.execute(f"DELETE FROM plane WHERE ino IN ({gone})")
         self._db.execute("DELETE FROM inode WHERE ino NOT IN (SELECT ino FROM reachable)")
+        self.taken.drop_unreachable()
         return dropped
 
     def drop_unused_skeletons(self) -> None:

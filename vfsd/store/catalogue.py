@@ -20,10 +20,14 @@ from pathlib import Path
 from typing import Any, final
 
 from vfsd.errors import StoredDataDamaged
+from vfsd.store.objects import ObjectTable
+from vfsd.store.taken import TakenTables
 
 ROOT_INO = 1
 WHITEOUT = 0  # an entry that points here says: whatever a lower layer has under this name is gone
 FIRST_FREE_INO = 2
+# No path is deeper (PATH_MAX is 4096): a catalogue in which a folder lies in itself is damaged.
+MOST_DEPTH = 4096
 # Inode numbers at or above this belong to nodes that were first seen in the source: they are derived from the source
 # path (tree/source.py), those below are counted up and never given out again.
 SOURCE_INO_BASE = 1 << 62
@@ -158,7 +162,8 @@ SCHEMA = f"""
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     -- generation: counts committed transactions; next_ino: the next number to give out;
-    -- source_path, source_device, source_inode, source_name: the plate that this store belongs to, absent if none
+    -- source_path, source_device, source_inode, source_name: the plate that this store belongs to, absent if none;
+    -- store_id, store_version: those of vfs.json, so that it can be written again; absent in an older vfsd's
     value BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE inode ({INODE_COLUMNS});
@@ -274,7 +279,7 @@ def _plane_from_row(row: tuple[Any, ...]) -> PlaneRecord:
 
 @final
 class Catalogue:
-    """One generation of a store's catalogue, read only.
+    """One generation of a store's catalogue, read only; `objects` and `taken` are the tables of those names.
 
     Example
     -------
@@ -285,6 +290,8 @@ class Catalogue:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
+        self.objects = ObjectTable(connection)
+        self.taken = TakenTables(connection)
 
     @classmethod
     def open(cls, path: Path) -> Catalogue:
@@ -364,6 +371,14 @@ class Catalogue:
     def names_of(self, ino: int) -> list[tuple[int, bytes]]:
         """(parent, name) of each entry that leads to an inode, in a stable order."""
         return self._db.execute("SELECT parent, name FROM entry WHERE ino = ? ORDER BY parent, name", (ino,)).fetchall()
+
+    def path_of(self, ino: int) -> bytes:
+        """The first of the paths of an inode; b"" for the root, and for one that nothing leads to."""
+        parts: list[bytes] = []
+        while ino != ROOT_INO and len(parts) < MOST_DEPTH and (names := self.names_of(ino)):
+            ino, name = names[0]
+            parts.append(name)
+        return b"/".join(reversed(parts))
 
     def directories_from(self, origins: Sequence[bytes]) -> list[tuple[int, bytes]]:
         """(inode, origin) of each directory that began as one of these of the source."""

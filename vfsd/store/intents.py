@@ -1,7 +1,7 @@
 """What a transaction does to the store's objects, written down before it is done, so that it can be undone or finished.
 
 `work/<generation>/` holds the new objects (`new/<serial>`), what they replace (`old/<number>`, a hard link or the object
-itself), the new catalogue (`catalogue`), and `intents`: one record for each object that comes, is replaced, or goes. The
+itself), the new catalogue (`catalogue`, `copy`), and `intents`: one record for each object that comes, is replaced, or goes. The
 file ends with a mark; without it nothing outside `work/` was touched yet.
 
 Before the catalogue is renamed in, objects come and are replaced (`carry_out`), which `undo` takes back; after it, objects
@@ -24,6 +24,9 @@ from typing import final
 from vfsd.store.storage import LocalStorage, sync_directories, sync_directory, write_all
 
 WORK = b"work"
+# The new catalogue once more, for the place of the old one's copy once the change has happened.
+COPY = b"copy"
+COPY_KEY = b"catalog.copy.sqlite"
 _END = b"END"
 
 
@@ -121,7 +124,12 @@ def undo(storage: LocalStorage, work: bytes) -> None:
 
 
 def finish(storage: LocalStorage, work: bytes) -> None:
-    """The catalogue is in place: remove what it no longer names, what was set aside, and folders that are empty now."""
+    """The catalogue is in place: put its copy in place as well; remove what it no longer names, what was set aside, and
+    folders that are empty now.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(work + b"/" + COPY, storage.path(COPY_KEY))
+        sync_directory(storage.root)
     gone = [intent.key for intent in read_intents(work) if intent.operation is Operation.REMOVE]
     for key in gone:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):

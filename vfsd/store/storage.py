@@ -257,11 +257,30 @@ def start_writeback(fd: int) -> None:
     _libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
 
 
+def forget_pages(path: bytes | str | Path) -> None:
+    """Have the kernel drop what it remembers of a synced file, so that the next read is the disk's; a wish, not more."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write every byte at the descriptor's position, however often the kernel takes less."""
     view = memoryview(data)
     while len(view):
         view = view[os.write(fd, view) :]
+
+
+def sync_file(path: bytes | str | Path) -> None:
+    """Make a file's bytes durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def sync_file_system(path: bytes | str | Path) -> None:

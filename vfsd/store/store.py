@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import socket
 import time
@@ -19,20 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from vfsd.errors import BusyError, StoredDataDamaged, UnfitError
+import xxhash
+
+from vfsd.errors import BusyError, StoredDataDamaged, UnfitError, shown_path
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import ROOT_INO, Catalogue, InodeRecord, Kind
-from vfsd.store.intents import WORK, recover_work
+from vfsd.store.header import HEADER, VERSION, header_bytes, is_store, read_header
+from vfsd.store.intents import COPY_KEY, WORK, recover_work
+from vfsd.store.seal import CATALOGUE_KEY, check_catalogue, mend_catalogue, write_seal
 from vfsd.store.storage import LocalStorage, sync_directory
 from vfsd.store.stored import StoredFiles
-from vfsd.store.transaction import CATALOGUE_KEY, Transaction
+from vfsd.store.transaction import Transaction
 from vfsd.store.views import FILES
 
-FORMAT = "vfsd-store"
-VERSION = 1
-HEADER = "vfs.json"
 # What a creation that was killed leaves behind; it holds nothing yet.
-_OWN_NAMES = {"lock", "catalog.sqlite", "catalog.sqlite.new", ".catalog.sqlite.part", ".vfs.json.part"}
+_PUT = ("catalog.sqlite", "catalog.copy.sqlite", "catalog.xxh3", "vfs.json")
+_OWN_NAMES = {"lock", "catalog.sqlite.new", *_PUT[:-1], *(f".{name}.part" for name in _PUT)}
 _OWN_FOLDERS = {"images", "files", "receipts"}
 
 
@@ -64,15 +65,6 @@ class SourceIdentity:
         return cls(os.fsencode(resolved), found.st_dev, found.st_ino)
 
 
-def is_store(path: Path) -> bool:
-    """Whether a folder is a store (of any version)."""
-    try:
-        with (path / HEADER).open("rb") as file:
-            return FORMAT.encode() in file.read(4096)
-    except OSError:
-        return False
-
-
 @final
 class Store:
     """An open store.
@@ -84,7 +76,9 @@ class Store:
     id : str
         32 hexadecimal digits, given at creation.
     notices : list of str
-        What opening it had to put right, one sentence each.
+        What opening it had to put right or found damaged, one sentence each.
+    damaged : list of (bytes, str)
+        Key of each file of the store itself (catalogue, header) that is damaged, and how; what is open is whole.
 
     Example
     -------
@@ -93,13 +87,14 @@ class Store:
     """
 
     def __init__(
-        self, root: Path, store_id: str, storage: LocalStorage, catalogue: Catalogue, lock: int | None
+        self, root: Path, store_id: str, storage: LocalStorage, opened: tuple[bytes, Catalogue], lock: int | None
     ) -> None:
         self.root = root
         self.id = store_id
         self.storage = storage
-        self.catalogue = catalogue
-        self.files = StoredFiles(catalogue, storage)
+        self._catalogue_key, self.catalogue = opened
+        self.damaged: list[tuple[bytes, str]] = []
+        self.files = StoredFiles(self.catalogue, storage)
         self.notices: list[str] = []
         self._lock = lock
 
@@ -123,7 +118,7 @@ class Store:
                 raise UnfitError("is a store already", path=root)
             if not _is_unfinished(root):
                 raise UnfitError("is not empty and no store", path=root, remedy="Choose another folder with --store")
-            lock = _lock_store(root)
+            lock, _ = _lock_store(root)
         except OSError as error:
             raise UnfitError(
                 f"no store can be made here ({error.strerror})",
@@ -148,8 +143,8 @@ class Store:
         return cls.open(root, writable=True)
 
     @classmethod
-    def open(cls, root: Path, *, writable: bool) -> Store:
-        """Open a store.
+    def open(cls, root: Path, *, writable: bool, damaged_header: bool = False) -> Store:
+        """Open a store; with `damaged_header` one whose `vfs.json` is missing or damaged, by what its catalogue says.
 
         Raises
         ------
@@ -158,13 +153,14 @@ class Store:
         BusyError
             Another process writes to it.
         StoredDataDamaged
-            Its catalogue cannot be read.
+            Its catalogue cannot be read, nor the copy of it.
         """
-        store_id = _read_header(root)
+        store_id = None if damaged_header else read_header(root)
         lock: int | None = None
+        left: str | None = None
         if writable:
             try:
-                lock = _lock_store(root)
+                lock, left = _lock_store(root)
             except OSError as error:
                 raise UnfitError(
                     f"the store cannot be written ({error.strerror})",
@@ -173,8 +169,14 @@ class Store:
                 ) from error
         try:
             storage = LocalStorage(root)
-            catalogue = Catalogue.open(root / os.fsdecode(CATALOGUE_KEY))
-            store = cls(root, store_id, storage, catalogue, lock)
+            checked = check_catalogue(storage)
+            catalogue = Catalogue.open(Path(os.fsdecode(storage.path(checked.key))))
+            known_id = store_id or _id_in_catalogue(catalogue, root)
+            store = cls(root, known_id, storage, (checked.key, catalogue), lock)
+            store.damaged += checked.damaged
+            store.notices += [f"{os.fsdecode(key)} {trouble}" for key, trouble in checked.damaged]
+            if left is not None:
+                store.notices.append(f"took over the lock of {left}, which ended without closing the store")
             if writable:
                 store.notices += recover_work(storage, catalogue.generation)
             else:
@@ -190,7 +192,7 @@ class Store:
         if not os.path.lexists(self.storage.path(WORK)):
             return
         try:
-            lock = _lock_store(self.root)
+            lock, _ = _lock_store(self.root)
         except BusyError:
             return  # a flush of another process, or that process puts it right
         except OSError:
@@ -209,6 +211,8 @@ class Store:
         self.storage.forget()
         self.catalogue.close()
         if self._lock is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._lock, 0)  # who finds a name in it knows that its process did not come to this
             os.close(self._lock)
             self._lock = None
 
@@ -269,13 +273,21 @@ class Store:
     def adopt_catalogue(self) -> None:
         """After a transaction was published: read the new generation from now on."""
         previous = self.catalogue
-        self.catalogue = Catalogue.open(self.root / os.fsdecode(CATALOGUE_KEY))
+        self._catalogue_key = CATALOGUE_KEY
+        self.catalogue = Catalogue.open(self.catalogue_path())
         self.files.adopt(self.catalogue)
         previous.close()
 
     def catalogue_path(self) -> Path:
         """Where the current generation lies, for copying."""
-        return self.root / os.fsdecode(CATALOGUE_KEY)
+        return self.root / os.fsdecode(self._catalogue_key)
+
+    def mend(self) -> None:
+        """Write again what is `damaged`: catalogue, copy and seal from each other, and the header."""
+        mend_catalogue(self.storage)
+        self.storage.put_file(HEADER.encode(), header_bytes(self.id))
+        self.adopt_catalogue()
+        self.damaged.clear()
 
 
 def _is_unfinished(root: Path) -> bool:
@@ -284,39 +296,30 @@ def _is_unfinished(root: Path) -> bool:
     return names <= _OWN_NAMES | _OWN_FOLDERS and not any(any((root / n).iterdir()) for n in names & _OWN_FOLDERS)
 
 
-def _read_header(root: Path) -> str:
-    try:
-        header = json.loads((root / HEADER).read_bytes())
-    except FileNotFoundError as error:
-        raise UnfitError("is no vfsd store (it has no vfs.json)", path=root) from error
-    except OSError as error:
-        raise UnfitError(f"the store cannot be read ({error.strerror})", path=root) from error
-    except ValueError as error:
-        raise UnfitError("its vfs.json is damaged", path=root) from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise UnfitError("is no vfsd store (its vfs.json says otherwise)", path=root)
-    version = header.get("version")
-    if not isinstance(version, int) or version < 1:
-        raise UnfitError("its vfs.json is damaged (no version)", path=root)
-    if version > VERSION:
-        raise UnfitError(
-            f"was written by a newer vfsd (store version {version}, this one knows {VERSION})",
-            path=root,
-            remedy="Use that newer vfsd",
-        )
-    store_id = header.get("id")
-    if not isinstance(store_id, str) or len(store_id) != 32 or not all(c in "0123456789abcdef" for c in store_id):
-        raise UnfitError("its vfs.json is damaged (no id)", path=root)
+def _id_in_catalogue(catalogue: Catalogue, root: Path) -> str:
+    """The store's id where its header does not say it: only in a store of this very version."""
+    store_id = catalogue.meta("store_id")
+    if not isinstance(store_id, str) or catalogue.meta("store_version") != VERSION:
+        read_header(root)
+        raise UnfitError("its catalogue is no catalogue of this version", path=root)
     return store_id
 
 
-def _lock_store(root: Path) -> int:
-    """Take the writer's lock; raises BusyError naming the holder, OSError when the folder cannot be written."""
+def _lock_store(root: Path) -> tuple[int, str | None]:
+    """Take the writer's lock; the descriptor, and who had it before and ended without letting it go.
+
+    Raises
+    ------
+    BusyError
+        Somebody has it; it is named.
+    OSError
+        The folder cannot be written.
+    """
     fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        holder = os.pread(fd, 200, 0).decode("ascii", "replace").strip()
+        holder = _holder(fd)
         os.close(fd)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             raise BusyError(
@@ -325,10 +328,16 @@ def _lock_store(root: Path) -> int:
                 remedy="Unmount it first: vfsd status lists the mounts",
             ) from error
         raise
+    left = _holder(fd)
     with contextlib.suppress(OSError):
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode("ascii", "replace"), 0)
-    return fd
+    return fd, left or None
+
+
+def _holder(fd: int) -> str:
+    """Who the lock's file names, as text that can steer no terminal."""
+    return shown_path(os.pread(fd, 200, 0).decode("ascii", "replace").strip())
 
 
 def _write_new_store(root: Path, source: Path | None, source_view: str) -> None:
@@ -338,7 +347,10 @@ def _write_new_store(root: Path, source: Path | None, source_view: str) -> None:
     record = InodeRecord(ROOT_INO, Kind.DIRECTORY, 0o755, os.getuid(), os.getgid(), 2, 0, now, now, now)
     if source is not None:
         record.origin = b""
+    store_id = uuid.uuid4().hex
     builder = CatalogueBuilder.create(builder_path, record)
+    builder.set_meta("store_id", store_id)
+    builder.set_meta("store_version", VERSION)
     if source is not None:
         identity = SourceIdentity.of(source)
         builder.set_meta("source_path", identity.path)
@@ -350,10 +362,11 @@ def _write_new_store(root: Path, source: Path | None, source_view: str) -> None:
         (root / folder).mkdir(exist_ok=True)
     storage = LocalStorage(root)
     catalogue = builder_path.read_bytes()
-    storage.put_file(CATALOGUE_KEY, catalogue)
+    for key in (CATALOGUE_KEY, COPY_KEY):
+        storage.put_file(key, catalogue)
+    write_seal(storage, {0: xxhash.xxh3_128_digest(catalogue)})
     builder_path.unlink()
-    header = {"format": FORMAT, "version": VERSION, "id": uuid.uuid4().hex}
-    storage.put_file(HEADER.encode(), json.dumps(header, indent=2).encode() + b"\n")  # last: now it is a store
+    storage.put_file(HEADER.encode(), header_bytes(store_id))  # last: now it is a store
 
 
 __all__ = ["SourceIdentity", "Store", "StoreUsage", "StoredDataDamaged", "is_store"]

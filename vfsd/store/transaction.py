@@ -6,7 +6,7 @@ is published. `publish` then
 1. writes and syncs the list of intents,
 2. hard-links each object that will be replaced aside (renames, where the file system has no links),
 3. renames the new objects in, and syncs the folders,
-4. renames the new catalogue in and syncs it: from here on the change has happened.
+4. seals the new catalogue (`seal`), renames it in and syncs it: from here on the change has happened.
 
 `close` removes the objects that the new catalogue no longer names, and throws `work/<generation>/` away. Until then a
 reader of the old catalogue still finds what was only removed, or moved to another key.
@@ -36,9 +36,17 @@ from vfsd.store.intents import (
     undo,
     write_intents,
 )
-from vfsd.store.storage import SYNC_EACH_UP_TO, LocalStorage, sync_directory, sync_file_system, write_all
-
-CATALOGUE_KEY = b"catalog.sqlite"
+from vfsd.store.objects import ObjectDigest
+from vfsd.store.seal import CATALOGUE_KEY, put_beside, seal_next
+from vfsd.store.storage import (
+    SYNC_EACH_UP_TO,
+    LocalStorage,
+    forget_pages,
+    sync_directory,
+    sync_file,
+    sync_file_system,
+    write_all,
+)
 
 
 @final
@@ -51,6 +59,8 @@ class Transaction:
     ----------
     committed : bool
         The new catalogue has its name, whatever happened after that.
+    digests : dict
+        Key → size and digest of the new object under it, as far as whoever wrote it has said (`describe`).
     """
 
     def __init__(self, storage: LocalStorage, generation: int) -> None:
@@ -67,6 +77,7 @@ class Transaction:
         self._synced: set[int] = set()
         self._ended = False
         self.committed = False
+        self.digests: dict[bytes, ObjectDigest] = {}
 
     # --- new objects
 
@@ -84,6 +95,11 @@ class Transaction:
             write_all(fd, data)
         finally:
             os.close(fd)
+        self.describe(key, ObjectDigest.of(data))
+
+    def describe(self, key: bytes, digest: ObjectDigest) -> None:
+        """Say what was written under a key, so that it can be looked for on the disk."""
+        self.digests[key] = digest
 
     def link(self, old_key: bytes, key: bytes) -> None:
         """Put the object that the store has under `old_key` under `key` as well (a hard link, else a copy).
@@ -96,6 +112,7 @@ class Transaction:
             os.link(source, self._new(serial), follow_symlinks=False)
             self._linked.add(serial)
             self._synced.add(serial)
+            forget_pages(source)
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
@@ -110,6 +127,7 @@ class Transaction:
     def drop(self, key: bytes) -> None:
         """Take back a new object; what the store had under the key stays."""
         serial = self._pending.pop(key, None)
+        self.digests.pop(key, None)
         if serial is not None:
             self._storage.forget([self._new_key(serial)])
             os.unlink(self._new(serial))
@@ -131,6 +149,16 @@ class Transaction:
         """Keys of all objects below a folder key, as this transaction would leave them."""
         keys = {found for found in self._pending if found.startswith(key + b"/")}
         return keys | {found for found, _ in self._storage.list_keys(key) if found not in self._removed}
+
+    @property
+    def written_keys(self) -> list[bytes]:
+        """Keys of the objects that were written: not of those that are links to what was there."""
+        return [key for key, serial in self._pending.items() if serial not in self._linked]
+
+    @property
+    def removed_keys(self) -> set[bytes]:
+        """Keys of the store's objects that go."""
+        return set(self._removed)
 
     @property
     def bytes_written(self) -> int:
@@ -179,15 +207,11 @@ class Transaction:
         fresh = [serial for serial in serials if serial is not None and serial not in self._synced]
         if len(fresh) > SYNC_EACH_UP_TO:
             sync_file_system(self._work)
+        else:
+            for serial in fresh:
+                sync_file(self._new(serial))
         for serial in fresh:
-            fd = os.open(self._new(serial), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if len(fresh) <= SYNC_EACH_UP_TO:
-                    os.fsync(fd)
-                with contextlib.suppress(OSError):
-                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(fd)
+            forget_pages(self._new(serial))
         self._synced.update(fresh)
 
     def publish(self, catalogue: Path) -> None:
@@ -202,11 +226,12 @@ class Transaction:
         self._ended = True  # from here on nothing but what follows may throw the work folder away
         try:
             self.sync()
-            self._put_catalogue_beside(catalogue)
+            digest = put_beside(catalogue, self._work)
             intents = self._intents()
             write_intents(self._work, intents)
             self._storage.forget()
             carry_out(self._storage, self._work, intents)
+            seal_next(self._storage, self.generation, digest)
             os.rename(self._work + b"/catalogue", self._storage.path(CATALOGUE_KEY))
         except BaseException:
             undo(self._storage, self._work)
@@ -243,12 +268,3 @@ class Transaction:
             for key, serial in self._pending.items()
         ]
         return intents + [Intent(Operation.REMOVE, 0, key) for key in self._removed if self._there_now(key)]
-
-    def _put_catalogue_beside(self, catalogue: Path) -> None:
-        beside = self._work + b"/catalogue"
-        shutil.copyfile(catalogue, beside)
-        fd = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

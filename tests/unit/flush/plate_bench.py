@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -289,6 +289,15 @@ def assert_progress_is_sound(told: Sequence[FlushProgress]) -> None:
     assert told[-1].stage == "done"
     assert told[-1].files_done == told[-1].files_total
     assert told[-1].bytes_done == told[-1].bytes_total
+
+
+@contextlib.contextmanager
+def altered_catalogue(store: Path) -> Iterator[sqlite3.Connection]:
+    """Rows of a catalogue that no vfsd would write; without seal and copy, which would be believed instead."""
+    for name in ("catalog.xxh3", "catalog.copy.sqlite"):
+        (store / name).unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(store / "catalog.sqlite")) as db, db:
+        yield db
 
 
 def keys_below(root: Path, folder: str) -> set[bytes]:

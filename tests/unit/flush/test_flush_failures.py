@@ -17,6 +17,7 @@ import trio
 from plate_bench import (
     Bench,
     Contents,
+    altered_catalogue,
     assert_sound,
     group_locations,
     pixels,
@@ -467,7 +468,6 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_row_that_contradicts_itself_costs_only_its_file(damage: str, tmp_path: Path) -> None:
     """It is named by a verification, refused to readers, and stands in the way of no flush."""
-    import sqlite3
 
     from vfsd.errors import StoredDataDamaged
 
@@ -493,7 +493,7 @@ def test_row_that_contradicts_itself_costs_only_its_file(damage: str, tmp_path: 
             await session.flush_all()
 
     ino = trio.run(fill)
-    with contextlib.closing(sqlite3.connect(bench.store / "catalog.sqlite")) as db, db:
+    with altered_catalogue(bench.store) as db:
         db.execute(DAMAGES[damage], {"ino": ino})
     assert [damaged.path for damaged in verify_store(bench.store).damaged] == [A01]
     trio.run(go_on)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import sqlite3
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
-from plate_bench import Bench, assert_sound, pixels, plate_files, plate_path, tiff, zarr_array
+from plate_bench import Bench, altered_catalogue, assert_sound, pixels, plate_files, plate_path, tiff, zarr_array
 
 from vfsd.flush import flush_tree, verify_store
 from vfsd.store import pyramid
@@ -185,7 +183,7 @@ def test_a_store_from_before_there_were_levels_goes_on_without(tmp_path: Path) -
             await flush_tree(session.tree, levels=0)
 
     trio.run(fill)
-    with contextlib.closing(sqlite3.connect(bench.store / "catalog.sqlite")) as db, db:
+    with altered_catalogue(bench.store) as db:
         ((text,),) = db.execute("SELECT document FROM image_group")
         document = json.loads(text)
         del document["levels"], document["downscaling"]

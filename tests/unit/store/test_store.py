@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from vfsd.errors import BusyError, StoredDataDamaged, UnfitError
 from vfsd.store import Store, is_store
+from vfsd.store.seal import check_copies
 
 
 @pytest.fixture
@@ -73,15 +77,83 @@ def test_folder_with_something_in_it_becomes_no_store(tmp_path: Path) -> None:
         Store.create(tmp_path / "new", source=None)
 
 
-def test_missing_or_damaged_catalogue_is_said(root: Path) -> None:
+@pytest.mark.parametrize("key", ["catalog.sqlite", "catalog.copy.sqlite", "catalog.xxh3"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "flipped"])
+def test_damaged_catalogue_is_found_and_its_copy_is_as_good(root: Path, key: str, damage: str) -> None:
+    damage_file(root / key, damage)
+    for writable in (False, True):
+        with contextlib.closing(Store.open(root, writable=writable)) as store:
+            assert store.catalogue.generation == 0
+            said = {found for found, _ in [*store.damaged, *check_copies(store.storage)]}
+            assert os.fsencode(key) in said
+            if key == "catalog.sqlite":
+                assert any("copy is whole" in notice for notice in store.notices)
+    with contextlib.closing(Store.open(root, writable=True)) as store:
+        store.mend()
+        assert not check_copies(store.storage)
+    with contextlib.closing(Store.open(root, writable=False)) as store:
+        assert not store.damaged
+        assert not store.notices
+
+
+def test_every_bit_of_the_seal_counts(root: Path) -> None:
+    seal = root / "catalog.xxh3"
+    whole = seal.read_bytes()
+    for bit in range(len(whole) * 8):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        seal.write_bytes(flipped)
+        with contextlib.closing(Store.open(root, writable=False)) as store:
+            assert store.damaged or check_copies(store.storage), bit
+
+
+def test_catalogue_without_a_whole_copy_is_refused(root: Path) -> None:
+    for key in ("catalog.sqlite", "catalog.copy.sqlite"):
+        damage_file(root / key, "flipped" if key == "catalog.sqlite" else "cut")
+    for writable in (False, True, True):  # the third time: the lock was given back
+        with pytest.raises(StoredDataDamaged, match="no copy of it is whole"):
+            Store.open(root, writable=writable)
+    for key in ("catalog.sqlite", "catalog.copy.sqlite"):
+        (root / key).unlink()
+    with pytest.raises(StoredDataDamaged, match="missing"):
+        Store.open(root, writable=False)
+
+
+def test_store_of_an_older_version_has_no_seal(root: Path) -> None:
+    for key in ("catalog.copy.sqlite", "catalog.xxh3"):
+        (root / key).unlink()
+    with contextlib.closing(Store.open(root, writable=True)) as store:
+        assert not store.damaged
+        assert not check_copies(store.storage)
     (root / "catalog.sqlite").write_bytes(b"no database, and longer than a header of SQLite's would be" * 20)
     with pytest.raises(StoredDataDamaged, match="damaged"):
         Store.open(root, writable=False)
     (root / "catalog.sqlite").unlink()
     with pytest.raises(StoredDataDamaged, match="cannot be opened"):
         Store.open(root, writable=True)
-    with pytest.raises(StoredDataDamaged):  # and the lock was given back
-        Store.open(root, writable=True)
+
+
+def test_lock_of_a_dead_writer_is_taken_over_and_said(root: Path) -> None:
+    Store.open(root, writable=True).close()
+    with contextlib.closing(Store.open(root, writable=True)) as store:
+        assert not store.notices
+    script = "import os, sys; from pathlib import Path; from vfsd.store import Store\n"
+    script += "Store.open(Path(sys.argv[1]), writable=True); os.kill(os.getpid(), 9)"
+    died = subprocess.run([sys.executable, "-c", script, root], check=False)
+    assert died.returncode == -9
+    with contextlib.closing(Store.open(root, writable=True)) as store:
+        assert [notice for notice in store.notices if "took over the lock of process" in notice]
+
+
+def damage_file(path: Path, damage: str) -> None:
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "flipped":
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
+    else:
+        path.write_bytes(content[: len(content) // 2 if damage == "cut" else 0])
 
 
 def test_catalogue_is_a_plain_database_file(root: Path) -> None:
@@ -90,7 +162,7 @@ def test_catalogue_is_a_plain_database_file(root: Path) -> None:
     assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     db.close()
     assert {path.name for path in root.iterdir()} == {
-        "catalog.sqlite", "files", "images", "lock", "receipts", "vfs.json",
+        "catalog.copy.sqlite", "catalog.sqlite", "catalog.xxh3", "files", "images", "lock", "receipts", "vfs.json",
     }  # fmt: skip
 
 
