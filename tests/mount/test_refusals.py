@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from blackbox.daemons import BUSY, DONE, UNFIT, Mounted, Plate, Vfsd, default_store, mounted_at
+from blackbox.daemons import BUSY, DIFFERENT, DONE, UNFIT, Mounted, Plate, Vfsd, default_store, mounted_at
 from blackbox.trees import assert_same_tree, read_tree
 
 pytestmark = pytest.mark.fuse
@@ -116,8 +116,10 @@ def test_store_with_a_broken_header(text: str, plate: Plate, tmp_path: Path, mou
     store = tmp_path / "kept.vfs"
     vfsd.expect(DONE, "convert", plate(), store)
     (store / "vfs.json").write_text(text)
-    vfsd.expect(UNFIT, "verify", store)
     vfsd.expect(UNFIT, "mount", plate(to="other"), mountpoint, "--store", store)
+    assert "vfs.json" in vfsd.expect(DIFFERENT, "verify", store).out
+    assert "vfs.json" in vfsd.expect(DONE, "verify", store, "--repair").out
+    vfsd.expect(DONE, "verify", store)
 
 
 def test_store_of_another_source(plate: Plate, mounted: Mounted, mountpoint: Path, vfsd: Vfsd) -> None:

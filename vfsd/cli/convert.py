@@ -11,7 +11,7 @@ import click
 from vfsd.cli.parameters import PATH, setting_options
 
 # What a conversion has in common with a mount.
-SETTINGS = ("plate_format", "pattern", "labels", "levels")
+SETTINGS = ("plate_format", "pattern", "labels", "levels", "verify")
 
 
 @click.command("convert", short_help="Put a whole plate into a store.")
@@ -20,7 +20,7 @@ SETTINGS = ("plate_format", "pattern", "labels", "levels")
 @setting_options(*SETTINGS)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def convert_command(source: Path, store: Path, as_json: bool, **settings: Any) -> int:
-    """Store the plate SOURCE in STORE, every file verified. SOURCE is not changed.
+    """Store the plate SOURCE in STORE, every file verified unless --verify says otherwise. SOURCE is not changed.
 
     Images get smaller copies for viewers, each half the one before, until a side is at most 256 pixels; --levels 0
     makes none.
@@ -33,19 +33,22 @@ def convert_command(source: Path, store: Path, as_json: bool, **settings: Any) -
     from vfsd.daemon.running import run_until_done
     from vfsd.daemon.sizes import format_count
     from vfsd.errors import shown_path
-    from vfsd.flush import convert_plate
+    from vfsd.flush import Verify, convert_plate
     from vfsd.plates import choose_formats
 
     chosen = values(SETTINGS, option_layer(settings))
     formats = choose_formats(chosen["plate_format"], chosen["pattern"], labels=chosen["labels"])
     levels = chosen["levels"]
+    verify = Verify(chosen["verify"] or Verify.FULL)
     plate = check_source(source)
     refuse_nesting({"store": store, "source": plate})
 
     try:
         with ProgressDisplay() as display:
             result = run_until_done(
-                lambda: convert_plate(plate, store, on_progress=display.show_progress, formats=formats, levels=levels)
+                lambda: convert_plate(
+                    plate, store, on_progress=display.show_progress, formats=formats, levels=levels, verify=verify
+                )
             )
     except KeyboardInterrupt:
         click.echo("vfsd: interrupted; what was committed stays, and the same command goes on from there", err=True)

@@ -21,7 +21,10 @@ from vfsd.cli.parameters import PATH
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def export_command(store: Path, directory: Path, ome_zarr: str | None, as_json: bool) -> int:
-    """Write the files of STORE into DIRECTORY, byte for byte as they were."""
+    """Write the files of STORE into DIRECTORY, byte for byte as they were.
+
+    An export that was interrupted goes on when the same command is given again.
+    """
     from vfsd.cli.ome_zarr_export import export_images
     from vfsd.cli.progress import ProgressDisplay
     from vfsd.daemon.checks import refuse_nesting
@@ -44,14 +47,19 @@ def export_command(store: Path, directory: Path, ome_zarr: str | None, as_json: 
                 }
             )
 
-        report = export_store(store, directory, on_progress=show)
+        try:
+            report = export_store(store, directory, on_progress=show)
+        except KeyboardInterrupt:
+            click.echo("vfsd: interrupted; what is there is whole, and the same command goes on from there", err=True)
+            raise
     code = VerificationFailed.exit_code if report.failed else 0
     if as_json:
         failed = [{"path": os.fsdecode(one.path), "reason": one.reason} for one in report.failed]
-        document = {"files": report.files, "bytes": report.bytes, "failed": failed}
+        document = {"files": report.files, "bytes": report.bytes, "found": report.found, "failed": failed}
         click.echo(json.dumps({"exit_code": code, "store": os.fspath(store), **document}))
         return code
-    click.echo(f"{format_count(report.files, 'file')}, {format_size(report.bytes)} in {shown_path(directory)}.")
+    found = f" ({report.found:,} of an earlier run)" if report.found else ""
+    click.echo(f"{format_count(report.files, 'file')}, {format_size(report.bytes)} in {shown_path(directory)}{found}.")
     for one in report.failed:
         click.echo(f"vfsd: {shown_path(one.path)}: {shown_path(one.reason)}", err=True)
     return code

@@ -8,6 +8,13 @@ from typing import Any
 from vfsd.daemon.sizes import format_count, format_size
 from vfsd.errors import shown_path
 
+# What was done with what was written before anything was given up for it.
+VERIFIED = {
+    "full": "each rebuilt from there and compared",
+    "digest": "read back from there, but not rebuilt",
+    "off": "not verified",
+}
+
 
 def format_duration(seconds: float) -> str:
     """ "0.4 s", "34 s", "5 min 10 s", "2 h 5 min", "3 days"."""
@@ -36,7 +43,7 @@ def receipt_lines(outcome: Mapping[str, Any]) -> list[str]:
     files = format_count(flush["files"], "file")
     first = (
         f"{files}, {format_size(size)}, stored as {format_size(stored)}{ratio} "
-        f"in {store} in {format_duration(flush['seconds'])}; each rebuilt from there and compared."
+        f"in {store} in {format_duration(flush['seconds'])}; {VERIFIED[flush.get('verify', 'full')]}."
     )
     if not flush["files"]:
         first = f"No new bytes; the changed names and attributes are in {store}."
@@ -53,4 +60,5 @@ def _verdict(flush: Mapping[str, Any]) -> str:
         return "The source is unchanged and still needed."
     obstacles = flush.get("obstacles") or []
     reason = f": {shown_path(obstacles[0]['path'])}: {obstacles[0]['reason']}" if obstacles else ""
-    return f"The source is still needed{reason}."
+    more = f" (and {len(obstacles) - 1:,} more, in the receipt)" if len(obstacles) > 1 else ""
+    return f"The source is still needed{reason}{more}."

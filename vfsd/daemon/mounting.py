@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,13 +119,14 @@ async def _live(
     from vfsd.daemon.service_manager import ServiceManager
     from vfsd.daemon.session import Session
     from vfsd.daemon.streaming import Streaming
-    from vfsd.flush import flush_tree
+    from vfsd.flush import Verify, flush_tree
     from vfsd.fuse import make_transport
     from vfsd.plates import choose_formats
 
     assert layout.mountpoint is not None, "a mount has a mount point"
     formats = choose_formats(options.plate_format, options.pattern, labels=options.labels)
     manager = ServiceManager.of_this_process()
+    flush_some = partial(flush_tree, stack.tree, formats=formats, levels=options.levels, verify=Verify(options.verify))
     started = False
 
     def when_ready() -> None:
@@ -146,18 +148,16 @@ async def _live(
     def flush(paths: Sequence[bytes] | None, on_progress: Callable[[FlushProgress], None]) -> Awaitable[FlushResult]:
         # --ingest takes the source in as a whole; named files are flushed by themselves.
         ingest = options.ingest and paths is None
-        return flush_tree(
-            stack.tree, paths=paths, ingest=ingest, on_progress=on_progress, formats=formats, levels=options.levels
-        )
+        return flush_some(paths=paths, ingest=ingest, on_progress=on_progress)
 
     async def store_some(inodes: Collection[int]) -> FlushResult:
-        return await flush_tree(stack.tree, only=inodes, formats=formats, levels=options.levels)
+        return await flush_some(only=inodes)
 
     async def store_of_source(paths: Sequence[bytes]) -> FlushResult:
-        return await flush_tree(stack.tree, paths=paths, only=(), ingest=True, formats=formats, levels=options.levels)
+        return await flush_some(paths=paths, only=(), ingest=True)
 
     async def store_file(path: bytes, ingest: bool) -> None:
-        await flush_tree(stack.tree, paths=[path], ingest=ingest, formats=formats, levels=options.levels)
+        await flush_some(paths=[path], ingest=ingest)
 
     async def leave_mount_table() -> None:
         await session.wait_unmounted()

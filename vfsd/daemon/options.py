@@ -35,5 +35,7 @@ class MountOptions:
     """How many times new images are halved for viewers; None: until they are small."""
     zarr_as: str | None = None
     """How to show a source that is OME-Zarr: "tiff" or "files"; None: as its store has it, else as TIFFs."""
+    verify: str = "full"
+    """What is done with what a flush wrote before anything is given up for it: "full", "digest" or "off"."""
     fuse_options: tuple[str, ...] = ()
     """Further options for the kernel, such as "noatime"; never those that have a field of their own."""

@@ -39,6 +39,8 @@ class FlushSummary:
     source_replaceable: bool | None
     obstacles: tuple[NamedReason, ...] = ()
     """What stands against replacing the source by the store."""
+    verify: str = "full"
+    """What was done with what was written before anything was given up for it."""
 
     @classmethod
     def of(cls, result: FlushResult) -> FlushSummary:
@@ -52,6 +54,7 @@ class FlushSummary:
             result.complete,
             result.source_replaceable,
             tuple((one.path, one.reason) for one in result.obstacles),
+            str(result.verify),
         )
 
     def then(self, later: FlushSummary) -> FlushSummary:
@@ -67,6 +70,7 @@ class FlushSummary:
             later.complete,
             replaceable,
             self.obstacles if later.source_replaceable is None else later.obstacles,
+            later.verify,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -81,6 +85,7 @@ class FlushSummary:
             "complete": self.complete,
             "source_replaceable": self.source_replaceable,
             "obstacles": _listed(self.obstacles),
+            "verify": self.verify,
         }
 
 

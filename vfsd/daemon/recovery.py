@@ -135,6 +135,7 @@ def flush_leftover(left: Leftover, reporter: Reporter, on_progress: Callable[[Fl
         mountpoint=Path(record.mountpoint),
         ingest=record.ingest,
         levels=record.levels,
+        verify=record.verify,
         ram=record.ram_budget,
         cache_size=record.cache_budget,
         transport="none",
@@ -147,7 +148,7 @@ def flush_leftover(left: Leftover, reporter: Reporter, on_progress: Callable[[Fl
 
 
 async def _flush_and_close(stack: Stack, record: MountRecord, on_progress: Callable[[FlushProgress], None]) -> Outcome:
-    from vfsd.flush import flush_tree
+    from vfsd.flush import Verify, flush_tree
     from vfsd.plates import choose_formats
 
     clean = False
@@ -155,7 +156,12 @@ async def _flush_and_close(stack: Stack, record: MountRecord, on_progress: Calla
         await stack.tree.start()
         formats = choose_formats(record.plate_format, record.pattern, labels=record.labels)
         result = await flush_tree(
-            stack.tree, ingest=record.ingest, on_progress=on_progress, formats=formats, levels=record.levels
+            stack.tree,
+            ingest=record.ingest,
+            on_progress=on_progress,
+            formats=formats,
+            levels=record.levels,
+            verify=Verify(record.verify),
         )
         summary = FlushSummary.of(result)
         clean = summary.complete and stack.tree.dirty().files == 0

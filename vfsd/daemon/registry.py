@@ -54,6 +54,7 @@ class MountRecord:
     labels: str | None = None
     """What names of plates mean, so that a flush after a crash takes them as the mount did."""
     levels: int | None = None
+    verify: str = "full"
     device: str | None = None
     """"major:minor" of the mount while it is there."""
 

@@ -135,6 +135,13 @@ SETTINGS = (
         "PATTERN",
     ),
     Setting("levels", Kind.LEVELS, "Halve new images N times for viewers.", "auto", "N"),
+    Setting(
+        "verify",
+        Kind.TEXT,
+        "Before anything is given up: rebuild what was written, compare its digests, or neither.",
+        "full",
+        choices=("full", "digest", "off"),
+    ),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 

@@ -194,6 +194,7 @@ def open_stack(layout: Layout, options: MountOptions, reporter: Reporter, roots:
                 read_only=options.read_only,
                 ingest=options.ingest,
                 levels=options.levels,
+                verify=options.verify,
                 state_directory=os.fspath(places.state),
                 socket=os.fspath(places.socket),
                 ram_directory=os.fspath(ram.directory),

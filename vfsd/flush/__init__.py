@@ -7,21 +7,29 @@ between. One flush at a time a tree (`Tree.flush_lock`); there are no other lock
 """
 
 from vfsd.flush.convert import convert_plate
+from vfsd.flush.damage import Damage, Damaged
 from vfsd.flush.export import ExportReport, export_store
 from vfsd.flush.flush import flush_tree, is_flushing
+from vfsd.flush.order import Verify
 from vfsd.flush.progress import FlushProgress, FlushResult, KeptFile
-from vfsd.flush.verify import DamagedFile, VerifyReport, verify_store
+from vfsd.flush.repair import RepairReport, repair_store
+from vfsd.flush.verify import Sample, VerifyReport, verify_store
 
 __all__ = [
-    "DamagedFile",
+    "Damage",
+    "Damaged",
     "ExportReport",
     "FlushProgress",
     "FlushResult",
     "KeptFile",
+    "RepairReport",
+    "Sample",
+    "Verify",
     "VerifyReport",
     "convert_plate",
     "export_store",
     "flush_tree",
     "is_flushing",
+    "repair_store",
     "verify_store",
 ]

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from vfsd.errors import UnfitError
+from vfsd.flush.bare_tree import bare_tree
 from vfsd.flush.flush import flush_tree
+from vfsd.flush.order import Verify
 from vfsd.flush.progress import FlushResult, OnProgress
 from vfsd.plates import PlateFormats
 from vfsd.store import Store, is_store
 from vfsd.store.store import SourceIdentity
 from vfsd.store.views import FILES
-from vfsd.tiers import TierFiles
-from vfsd.tree import Tree
 
 
 async def convert_plate(
@@ -26,10 +24,11 @@ async def convert_plate(
     on_progress: OnProgress | None = None,
     formats: PlateFormats | None = None,
     levels: int | None = None,
+    verify: Verify = Verify.FULL,
 ) -> FlushResult:
     """Store every file of `source` in `store`, which is made, or continued if it belongs to this source.
 
-    `levels` is as for `flush_tree`.
+    `levels` and `verify` are as for `flush_tree`.
 
     Raises
     ------
@@ -42,21 +41,10 @@ async def convert_plate(
     """
     _check_paths(source, store)
     with contextlib.closing(_open_store(source, store)) as opened:
-        # Nothing is written through this tree, so its journal holds nothing that could be lost.
-        state = Path(tempfile.mkdtemp(prefix="vfsd-convert-"))
-        try:
-            for tier in ("ram", "cache"):
-                (state / tier).mkdir()
-            tiers = TierFiles(state / "ram", state / "cache", 0, shutil.disk_usage(state).free)
-            tree = Tree(source, opened, state, tiers, read_only=False)
-            try:
-                await tree.start()
-                return await flush_tree(tree, ingest=True, on_progress=on_progress, formats=formats, levels=levels)
-            finally:
-                tree.close()
-                tiers.close()
-        finally:
-            shutil.rmtree(state, ignore_errors=True)
+        async with bare_tree(source, opened) as tree:
+            return await flush_tree(
+                tree, ingest=True, on_progress=on_progress, formats=formats, levels=levels, verify=verify
+            )
 
 
 def _check_paths(source: Path, store: Path) -> None:

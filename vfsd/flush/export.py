@@ -1,72 +1,143 @@
-"""Writing a store's files out again, as they were: bytes, names, modes, owners where allowed, times, links, attributes."""
+"""Writing a store's files out again, as they were: bytes, names, modes, owners where allowed, times, links, attributes.
+
+Each file is written beside, in a folder of our own at the top of the export (`.vfsd-export`), compared with its digest, given
+its attributes, and renamed: what has its name is whole, whenever the export stops. Started again it goes on: what is there and
+has the right size and digest stays, anything else of ours is written again. In the end everything is synced and the
+folder of our own goes; so a folder that has it is an export that is not finished, and which store it is of is said in it. Nothing
+is written into a folder that holds anything else.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import logging
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from vfsd.errors import StoredDataDamaged, UnfitError, shown_path
-from vfsd.flush.verify import DamagedFile
+import xxhash
+
+from vfsd.errors import FlushIncomplete, StoredDataDamaged, UnfitError, shown_path
+from vfsd.flush.damage import Damaged
 from vfsd.store import InodeRecord, Kind, Store
-from vfsd.store.catalogue import ROOT_INO
+from vfsd.store.catalogue import ROOT_INO, format_of_kind
+from vfsd.store.storage import sync_file_system
 
 log = logging.getLogger("vfsd.export")
+
+MARK = b".vfsd-export"
+# Files that are there already are compared in pieces of this size.
+PIECE = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written; sizes in bytes. `failed` names what the store could not give, and files of the source."""
+    """What was written; sizes in bytes.
+
+    Attributes
+    ----------
+    files, bytes : int
+        Files that are there now as they were, and their size.
+    found : int
+        How many of them an earlier, interrupted export had written.
+    failed : tuple of Damaged
+        What the store could not give, and files of the source.
+    """
 
     files: int
     bytes: int
-    failed: tuple[DamagedFile, ...]
+    found: int
+    failed: tuple[Damaged, ...]
 
 
 def export_store(
     root: Path, directory: Path, *, on_progress: Callable[[int, int, int], None] | None = None
 ) -> ExportReport:
-    """Write every file of a store below `directory`, which is made, or must be empty.
-
-    Each file is written under a temporary name, compared with its digest, and renamed: what has its name is whole.
+    """Write every file of a store below `directory`: a new or empty folder, or one where this was interrupted.
 
     Raises
     ------
     UnfitError
-        The directory is not empty or cannot be written.
-    OSError
-        Its disk failed or is full.
+        The directory holds something else, or cannot be written.
+    FlushIncomplete
+        Its disk failed or is full: what is there is whole, and the same command goes on.
     """
     with contextlib.closing(Store.open(root, writable=False)) as store:
-        _prepare(directory, root)
-        return _Export(store, directory, on_progress).run()
+        export = _Export(store, directory, _prepare(store, directory), on_progress)
+        try:
+            return export.run()
+        except OSError as problem:
+            raise FlushIncomplete(
+                f"{problem.strerror or problem}; {export.written:,} of {export.total:,} files are there, each whole",
+                path=directory,
+                remedy="Remove the cause, and the same command goes on from there",
+            ) from problem
 
 
-def _prepare(directory: Path, root: Path) -> None:
-    if directory.resolve().is_relative_to(root.resolve()):
+def _prepare(store: Store, directory: Path) -> bytes:
+    """The folder of our own, there and ours; raises UnfitError."""
+    if directory.resolve().is_relative_to(store.root.resolve()):
         raise UnfitError("lies inside the store", path=directory, remedy="Choose another folder")
+    mark = MARK
+    while store.catalogue.entry(ROOT_INO, mark) is not None:  # the plate has a file that is called like that
+        mark += b"~"
+    own = os.fsencode(directory) + b"/" + mark
+    said = json.dumps({"store": store.id}).encode()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()):
-            raise UnfitError("is not empty", path=directory, remedy="Choose a new folder")
+        names = set(os.listdir(os.fsencode(directory)))
+        if mark in names and _content(own + b"/export.json") in (said, None) and _is_ours(own, names, mark):
+            shutil.rmtree(own)
+        elif names:
+            raise UnfitError("is not empty, and no export of this store", path=directory, remedy="Choose a new folder")
+        os.mkdir(own, 0o700)
+        with open(own + b"/export.json", "wb") as file:
+            file.write(said)
     except OSError as error:
         raise UnfitError(f"cannot be written ({error.strerror})", path=directory) from error
+    return own
+
+
+def _content(path: bytes) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4096)
+    except FileNotFoundError:
+        return None
+
+
+def _is_ours(own: bytes, names: set[bytes], mark: bytes) -> bool:
+    """Without the note in it the folder was made a moment before the export stopped: nothing else is there yet."""
+    return _content(own + b"/export.json") is not None or (names == {mark} and not os.listdir(own))
 
 
 @final
 class _Export:
-    def __init__(self, store: Store, directory: Path, on_progress: Callable[[int, int, int], None] | None) -> None:
+    """One run.
+
+    Attributes
+    ----------
+    written, total : int
+        Files that have their names, and how many the store has.
+    """
+
+    def __init__(
+        self, store: Store, directory: Path, own: bytes, on_progress: Callable[[int, int, int], None] | None
+    ) -> None:
         self._store = store
         self._directory = os.fsencode(directory)
+        self._own = own
         self._on_progress = on_progress
-        self._total, _ = store.catalogue.totals()
-        self._files = self._bytes = 0
-        self._failed: list[DamagedFile] = []
+        self.total, _ = store.catalogue.totals()
+        self.written = 0
+        self._bytes = self._found = 0
+        self._failed: list[Damaged] = []
         self._first_names: dict[int, bytes] = {}
 
     def run(self) -> ExportReport:
@@ -77,60 +148,112 @@ class _Export:
         for path, record in self._store.catalogue.walk():
             target = self._directory + b"/" + path
             if record.kind is Kind.DIRECTORY:
-                os.mkdir(target, 0o700)
+                self._make_folder(target)
                 folders.append((target, record))
             else:
                 self._write_entry(path, target, record)
+        sync_file_system(self._directory)
+        shutil.rmtree(self._own)
         for target, record in reversed(folders):  # times last: writing below changes them
             self._set_attributes(target, record)
-        return ExportReport(self._files, self._bytes, tuple(self._failed))
+        sync_file_system(self._directory)
+        return ExportReport(self.written, self._bytes, self._found, tuple(self._failed))
+
+    @staticmethod
+    def _make_folder(target: bytes) -> None:
+        try:
+            os.mkdir(target, 0o700)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.lstat(target).st_mode):
+                raise
+            os.chmod(target, 0o700)  # an earlier run may have given it the mode that it is to have
 
     def _write_entry(self, path: bytes, target: bytes, record: InodeRecord) -> None:
         first = self._first_names.get(record.ino)
-        if first is not None:
-            with contextlib.suppress(OSError):  # a file system without hard links gets files of their own
-                os.link(first, target, follow_symlinks=False)
-                return
+        if first is not None and self._link(first, target):
+            return
         try:
-            if record.kind in (Kind.PLANES, Kind.PLAIN):
-                self._write_file(path, target, record)
-            elif record.kind is Kind.SYMLINK:
-                os.symlink(record.target or b"", target)
-            elif record.kind is Kind.FIFO:
-                os.mkfifo(target)
-            elif record.kind is Kind.SOURCE:
-                raise StoredDataDamaged("its bytes are only in the source: mount with --ingest to store them")
+            if self._is_there(target, record):
+                self._found += record.kind.is_file
+                self._set_attributes(target, record)
             else:
-                os.mknod(target, _format(record.kind) | 0o600, record.rdev)
+                self._write(target, record)
         except (StoredDataDamaged, PermissionError) as problem:
-            self._failed.append(DamagedFile(path, str(problem)))
+            self._failed.append(Damaged(path, str(problem)))
             log.error("export_failed path=%s reason=%s", shown_path(path), problem)
             return
         self._first_names[record.ino] = target
-        self._set_attributes(target, record)
+        if record.kind.is_file:
+            self.written += 1
+            self._bytes += record.size
+            if self._on_progress is not None:
+                self._on_progress(self.written, self.total, self._bytes)
 
-    def _write_file(self, path: bytes, target: bytes, record: InodeRecord) -> None:
-        beside = os.path.dirname(target) + b"/.vfsd-export-%d" % os.getpid()
-        while os.path.lexists(beside):  # somebody's file is called like that
-            beside += b"~"
+    def _link(self, first: bytes, target: bytes) -> bool:
+        """Whether the file has this name too now; a file system without hard links gets files of their own."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.lstat(first), os.lstat(target)):
+                return True
+        beside = self._own + b"/link"
+        try:
+            os.link(first, beside, follow_symlinks=False)
+        except OSError as problem:
+            if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+                raise
+            return False
+        os.rename(beside, target)
+        return True
+
+    def _is_there(self, target: bytes, record: InodeRecord) -> bool:
+        """Whether an earlier run has written this, whole."""
+        try:
+            found = os.lstat(target)
+        except FileNotFoundError:
+            return False
+        if stat.S_IFMT(found.st_mode) != format_of_kind(record.kind):
+            return False
+        if record.kind is Kind.SYMLINK:
+            return os.readlink(target) == (record.target or b"")
+        if not record.kind.is_file:
+            return found.st_rdev == record.rdev
+        return found.st_size == record.size and _digest(target) == record.digest
+
+    def _write(self, target: bytes, record: InodeRecord) -> None:
+        beside = self._own + b"/part"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        try:
+            if record.kind in (Kind.PLANES, Kind.PLAIN):
+                self._rebuild(beside, record)
+            elif record.kind is Kind.SYMLINK:
+                os.symlink(record.target or b"", beside)
+            elif record.kind is Kind.FIFO:
+                os.mkfifo(beside)
+            elif record.kind is Kind.SOURCE:
+                raise StoredDataDamaged("its bytes are only in the source: mount with --ingest to store them")
+            else:
+                os.mknod(beside, format_of_kind(record.kind) | 0o600, record.rdev)
+            self._set_attributes(beside, record)
+            os.rename(beside, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise
+
+    def _rebuild(self, beside: bytes, record: InodeRecord) -> None:
         fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             self._store.files.describe(record).rebuild(fd)
-        except BaseException:
-            os.unlink(beside)
-            raise
         finally:
             os.close(fd)
-        os.rename(beside, target)
-        self._files += 1
-        self._bytes += record.size
-        if self._on_progress is not None:
-            self._on_progress(self._files, self._total, self._bytes)
 
     def _set_attributes(self, target: bytes, record: InodeRecord) -> None:
         for name, value in self._store.catalogue.xattrs(record.ino).items():
-            with contextlib.suppress(OSError):  # a file system without user attributes
+            try:
                 os.setxattr(target, name, value, follow_symlinks=False)
+            except OSError as problem:  # a file system without user attributes
+                if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
         if os.geteuid() == 0:
             with contextlib.suppress(OSError):  # a file system without owners, or a container that lacks this one
                 os.chown(target, record.uid, record.gid, follow_symlinks=False)
@@ -139,5 +262,9 @@ class _Export:
         os.utime(target, ns=(record.atime, record.mtime), follow_symlinks=False)
 
 
-def _format(kind: Kind) -> int:
-    return {Kind.SOCKET: stat.S_IFSOCK, Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}[kind]
+def _digest(path: bytes) -> bytes:
+    hasher = xxhash.xxh3_128()
+    with open(path, "rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            hasher.update(piece)
+    return hasher.digest()

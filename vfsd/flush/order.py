@@ -43,14 +43,15 @@ class Repair:
     Attributes
     ----------
     files : dict
-        Inode → path in the source of each damaged file whose bytes the source still has.
+        Inode → path in the source of each damaged file whose bytes the source still has; None for a compressed image that
+        is whole and of which only the decoded pixels are damaged.
     levels : collection of bytes
         Keys of damaged shards of the images' levels.
     objects : collection of bytes
         Keys of damaged metadata (`zarr.json`).
     """
 
-    files: dict[int, bytes] = field(default_factory=dict)
+    files: dict[int, bytes | None] = field(default_factory=dict)
     levels: Collection[bytes] = ()
     objects: Collection[bytes] = ()
 

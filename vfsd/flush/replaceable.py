@@ -6,12 +6,10 @@ may have come meanwhile; and nothing that the store has of it may be unverified.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import trio
-import xxhash
 
 from vfsd.flush.ingest import walk_source
 from vfsd.flush.parallel import each
@@ -20,10 +18,7 @@ from vfsd.flush.snapshot import IngestedName
 from vfsd.flush.writing import reason_of
 from vfsd.store import Catalogue, Kind
 from vfsd.tree import Tree
-from vfsd.tree.source import Source
-
-# The source's files are read again in pieces of this size.
-PIECE = 4 << 20
+from vfsd.tree.source import AnySource, digest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +84,7 @@ def _expected(after: Catalogue, names: Sequence[tuple[int, bytes, bytes]]) -> li
     return list(found.values())
 
 
-def _look_again(source: Source, files: list[_Expected]) -> tuple[list[_Expected], list[KeptFile]]:
+def _look_again(source: AnySource, files: list[_Expected]) -> tuple[list[_Expected], list[KeptFile]]:
     """The files that are as they were, as far as size and time tell, and what is the matter with the others."""
     same: list[_Expected] = []
     obstacles: list[KeptFile] = []
@@ -102,7 +97,7 @@ def _look_again(source: Source, files: list[_Expected]) -> tuple[list[_Expected]
     return same, obstacles
 
 
-def _difference(source: Source, file: _Expected) -> str | None:
+def _difference(source: AnySource, file: _Expected) -> str | None:
     try:
         found = source.stat(file.origin)
     except OSError as problem:
@@ -112,11 +107,11 @@ def _difference(source: Source, file: _Expected) -> str | None:
     return None
 
 
-async def _read_again(source: Source, files: list[_Expected], tally: Tally) -> list[KeptFile]:
+async def _read_again(source: AnySource, files: list[_Expected], tally: Tally) -> list[KeptFile]:
     obstacles: list[KeptFile] = []
 
     def read(file: _Expected) -> None:
-        if _digest(source, file.origin) != file.digest:
+        if digest_of(source, file.origin) != file.digest:
             raise ValueError(
                 "is read from the source with other bytes than when it was stored, at the same size and time"
             )
@@ -127,17 +122,3 @@ async def _read_again(source: Source, files: list[_Expected], tally: Tally) -> l
             raise problem
         obstacles.append(KeptFile(file.path, reason_of(problem)))
     return obstacles
-
-
-def _digest(source: Source, origin: bytes) -> bytes:
-    hasher = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(PIECE))
-    fd = source.open(origin)
-    try:
-        offset = 0
-        while got := os.preadv(fd, [buffer], offset):
-            hasher.update(buffer[:got])
-            offset += got
-    finally:
-        os.close(fd)
-    return hasher.digest()

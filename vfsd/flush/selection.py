@@ -87,21 +87,23 @@ async def select(tree: Tree, order: FlushOrder) -> Selection:
 
 async def _select_repair(tree: Tree, repair: Repair) -> Selection:
     """The damaged files that are to be stored again, as the source has them; of the journal nothing."""
-    snapshot = Snapshot.take(tree)
-    selection = Selection(replace(snapshot, inodes={}, entries={}, xattrs={}))
-    source, catalogue = tree.source, tree.store.catalogue
+    selection = Selection(replace(Snapshot.take(tree), inodes={}, entries={}, xattrs={}))
+    catalogue = tree.store.catalogue
     for ino, origin in repair.files.items():
         record = catalogue.inode(ino)
         assert record is not None
-        assert source is not None
-        try:
-            found = await trio.to_thread.run_sync(source.stat, origin)
-        except OSError as problem:
-            selection.kept.append(KeptFile(catalogue.path_of(ino), problem.strerror or str(problem)))
+        path = catalogue.path_of(ino)
+        if origin is None:
+            _select_renamed(tree, selection, record, path)
             continue
-        seen = (found.st_size, found.st_mtime_ns)
-        item = Item(ino, catalogue.path_of(ino), record.size, record, seen=seen, expected=record.digest)
-        item.version, item.open_bytes = record.version, partial(source.open, origin)
+        assert tree.source is not None
+        try:
+            found = await trio.to_thread.run_sync(tree.source.stat, origin)
+        except OSError as problem:
+            selection.kept.append(KeptFile(path, problem.strerror or str(problem)))
+            continue
+        item = Item(ino, path, record.size, record, expected=record.digest, version=record.version)
+        item.seen, item.open_bytes = (found.st_size, found.st_mtime_ns), partial(tree.source.open, origin)
         selection.items.append(item)
     return selection
 

@@ -403,6 +403,15 @@ class Catalogue:
         )
         return (_plane_from_row(row) for row in rows)
 
+    def planes_of_plain_files(self) -> Iterator[tuple[GroupRecord, PlaneRecord]]:
+        """Planes that are decoded copies: their files are stored as they are."""
+        groups = {group.id: group for group in self.groups()}
+        rows = self._db.execute(
+            "SELECT p.ino, page, grp, image, i0, i1, i2 FROM plane p JOIN inode i ON i.ino = p.ino WHERE kind = ?",
+            (Kind.PLAIN,),
+        )
+        return ((groups[row[2]], _plane_from_row(row)) for row in rows if row[2] in groups)
+
     def owner_of_location(self, location: bytes) -> int | None:
         """Whose plain object has this key, or None."""
         row = self._db.execute("SELECT ino FROM inode WHERE location = ?", (location,)).fetchone()
@@ -453,6 +462,11 @@ class Catalogue:
                 yield path, record
                 if record.kind is Kind.DIRECTORY:
                     pending.append((path + b"/", record.ino))
+
+    def stored_inos(self) -> list[int]:
+        """The files that the store itself holds."""
+        kinds = (Kind.PLANES, Kind.PLAIN)
+        return [ino for (ino,) in self._db.execute("SELECT ino FROM inode WHERE kind IN (?, ?) ORDER BY ino", kinds)]
 
     def totals(self) -> tuple[int, int]:
         """(files, bytes) of what the store itself holds."""

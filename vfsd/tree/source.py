@@ -16,7 +16,7 @@ from pathlib import Path
 from stat import S_ISLNK
 from typing import TYPE_CHECKING, NamedTuple, Protocol, final
 
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest, xxh3_128
 
 from vfsd.store.catalogue import ROOT_INO, SOURCE_INO_BASE, InodeRecord, Kind, kind_of_mode
 
@@ -33,6 +33,8 @@ _CODEC, _CODEC_ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerro
 # A directory that changed less than this before it was read may change again without a new mtime: file systems count time
 # in steps (10 ms on ext4 at HZ=100, 2 s on FAT).
 MTIME_STEP_NS = 2_000_000_000
+# A file is read for its digest in pieces of this size.
+PIECE = 4 << 20
 # Names that are in memory at once while the whole source is searched.
 LISTED_AT_ONCE = 1024
 
@@ -79,6 +81,21 @@ class AnySource(Protocol):
     def open(self, path: bytes) -> int: ...
     def made(self, path: bytes) -> VirtualFile | None: ...
     def xattrs(self, path: bytes) -> dict[bytes, bytes]: ...
+
+
+def digest_of(source: AnySource, path: bytes) -> bytes:
+    """xxh3-128 of a regular file of a source as it is now."""
+    hasher = xxh3_128()
+    buffer = memoryview(bytearray(PIECE))
+    fd = source.open(path)
+    try:
+        offset = 0
+        while got := os.preadv(fd, [buffer], offset):
+            hasher.update(buffer[:got])
+            offset += got
+    finally:
+        os.close(fd)
+    return hasher.digest()
 
 
 def source_ino(path: bytes, found: os.stat_result) -> int:
