@@ -9,6 +9,7 @@ its copy and its seal are always looked at. Nothing is written.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -25,9 +26,10 @@ from vfsd.flush.shards import LevelShard, shard_key, shard_place
 from vfsd.flush.writing import reason_of
 from vfsd.store import InodeRecord, Kind, Store
 from vfsd.store.header import HEADER, header_bytes, read_header
+from vfsd.store.intents import COPY_KEY
 from vfsd.store.objects import ObjectDigest, check_object
 from vfsd.store.pyramid import level_geometry
-from vfsd.store.seal import check_copies
+from vfsd.store.seal import CATALOGUE_KEY, check_copies
 from vfsd.store.stored import StoredFile, group_geometry, group_levels
 
 # Files described ahead of the workers: enough to keep them busy, few enough that skeletons do not pile up in memory.
@@ -122,7 +124,10 @@ def open_any(root: Path, *, writable: bool) -> Store:
     try:
         return Store.open(root, writable=writable)
     except UnfitError as problem:
-        if not (root / "catalog.sqlite").exists() or "newer" in problem.message:
+        if (
+            not any((root / os.fsdecode(key)).exists() for key in (CATALOGUE_KEY, COPY_KEY))
+            or "newer" in problem.message
+        ):
             raise
         with contextlib.suppress(UnfitError):
             read_header(root)
@@ -222,13 +227,13 @@ class _FilesChecker(_Checker):
         inos = None if self.sample is None else self.sample.choose(catalogue.stored_inos())
         self.total = self.of if inos is None else len(inos)
         damaged += self.damaged_files(inos, count=True)
-        damaged += self._damaged_levels(inos)
         if inos is None:
             copies = self._shards_of_copies()
             apart = ((key, known) for key, known in catalogue.objects.all() if is_apart(key) or key in copies)
             damaged += [
                 Damaged(key, trouble, kind_of(key)) for key, trouble in self.damaged_objects(apart, count=False)
             ]
+        damaged += self._damaged_levels(inos, {one.ino for one in damaged}, {one.path for one in damaged})
         return VerifyReport(self.done, self.bytes, self.of, tuple(damaged))
 
     def _shards_of_copies(self) -> set[bytes]:
@@ -242,10 +247,16 @@ class _FilesChecker(_Checker):
                 keys |= set() if place is None else {shard_key(group, geometry, place)}
         return keys
 
-    def _damaged_levels(self, inos: Collection[int] | None) -> Iterator[Damaged]:
-        """Shards of the images' levels that are not what the full size gives; each is said once."""
+    def _damaged_levels(
+        self, inos: Collection[int] | None, damaged_inos: set[int], damaged_keys: set[bytes]
+    ) -> Iterator[Damaged]:
+        """Shards of the images' levels that are not what the full size gives; each is said once.
+
+        A plane of a damaged file, or in a damaged shard, is not what its levels were made of: it says nothing of them.
+        """
         said: set[bytes] = set()
-        for _, found in self.checked(self._level_jobs(inos)):
+        jobs = self._level_jobs(inos, damaged_inos, damaged_keys)
+        for _, found in self.checked(jobs):
             if found is None:
                 continue
             key, _, trouble = found.partition("\0")
@@ -254,7 +265,9 @@ class _FilesChecker(_Checker):
                 said.add(level)
                 yield Damaged(level, trouble, Damage.LEVEL)
 
-    def _level_jobs(self, inos: Collection[int] | None) -> Iterator[tuple[None, Callable[[], str | None]]]:
+    def _level_jobs(
+        self, inos: Collection[int] | None, damaged_inos: set[int], damaged_keys: set[bytes]
+    ) -> Iterator[tuple[None, Callable[[], str | None]]]:
         catalogue = self.store.catalogue
         for group in catalogue.groups():
             try:
@@ -265,9 +278,11 @@ class _FilesChecker(_Checker):
                 continue
             for plane in catalogue.planes_of_group(group.id):
                 place = shard_place(geometry, plane)
-                if place is None or (inos is not None and plane.ino not in inos):
+                if place is None or plane.ino in damaged_inos or (inos is not None and plane.ino not in inos):
                     continue
                 keys = [shard_key(group, geometry, place, level) for level in range(count + 1)]
+                if keys[0] in damaged_keys:
+                    continue
                 levels = [LevelShard(key, key, level_geometry(geometry, n)) for n, key in enumerate(keys[1:], 1)]
                 arguments = (self.store.files.shards, (keys[0], geometry), levels, method, plane)
 

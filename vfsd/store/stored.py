@@ -311,7 +311,9 @@ class StoredFile:
         return hasher.digest()
 
     def check(self) -> None:
-        """Rebuild without keeping it; raises StoredDataDamaged."""
+        """Rebuild without keeping it; raises StoredDataDamaged, also for a plain object with more bytes than the file."""
+        if self.record.location is not None and (size := self._reader.size(self.record.location)) != self.record.size:
+            raise StoredDataDamaged(f"has {size} bytes instead of {self.record.size}", path=self.record.location)
         if self.record.size > 16 * PIECE or self.skeleton is None:
             self._compare(self.digest())
         else:

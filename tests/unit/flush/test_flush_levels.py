@@ -152,7 +152,7 @@ def test_damaged_levels_are_found_and_concern_no_file(damage: str, tmp_path: Pat
     report = verify_store(bench.store)
     (found,) = report.damaged
     assert found.path == os.fsencode(first.relative_to(bench.store))
-    assert "no file is concerned" in found.reason
+    assert "no file is concerned" in found.told
     assert report.files == len(files)
     assert bench.stored_alone()[0] == files
 
