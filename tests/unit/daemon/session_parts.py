@@ -47,6 +47,7 @@ class Flushed:
     kept: tuple[Kept, ...] = ()
     source_replaceable: bool | None = None
     obstacles: tuple[Kept, ...] = ()
+    verify: str = "full"
 
     @property
     def complete(self) -> bool:
