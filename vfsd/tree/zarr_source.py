@@ -86,7 +86,7 @@ class ZarrSource:
         """A descriptor of a file that is shown as it is; raises EOPNOTSUPP for one that is made."""
         shown = self._view.find(path)
         if isinstance(shown, RealFile):
-            return self._view.folder.open(shown.path, os.O_NOFOLLOW)
+            return self._view.folder.open(shown.path)
         raise OSError(errno.EOPNOTSUPP, "is made while it is read, and has no descriptor", path)
 
     def made(self, path: bytes) -> VirtualFile | None:
