@@ -268,21 +268,32 @@ def test_holes_take_no_room_and_stay_holes(both: Both, stage: Stage) -> None:
         (root / "sparse").unlink()
 
 
-def test_where_data_is_may_be_asked(both: Both) -> None:
-    """Everything counts as data, which is always right: pyfuse3 has no lseek."""
+def test_where_data_is_may_be_asked(both: Both, transport: str) -> None:
+    """With pyfuse3, which has no such request, everything counts as data, and always of what somebody may write."""
+
+    def holes(root: Path) -> list[Any]:
+        path = root / "with holes"
+        with path.open("wb") as file:
+            file.truncate(20 * MIB)
+            file.seek(10 * MIB)
+            file.write(b"x" * MIB)
+        with path.open("rb") as file:
+            found = [os.lseek(file.fileno(), at, os.SEEK_DATA) for at in (0, 10 * MIB + 5)]
+            found += [os.lseek(file.fileno(), at, os.SEEK_HOLE) for at in (0, 10 * MIB, 15 * MIB)]
+            return [*found, error_of(lambda: os.lseek(file.fileno(), 12 * MIB, os.SEEK_DATA))]
+
+    if transport == "kernel":
+        assert both.agree(holes) == [10 * MIB, 10 * MIB + 5, 0, 11 * MIB, 15 * MIB, "ENXIO"]
+        with (both.mounted / "with holes").open("r+b") as file:
+            assert os.lseek(file.fileno(), 5, os.SEEK_DATA) == 5
     with (both.mounted / "one.bin").open("rb") as file:
         assert os.lseek(file.fileno(), 10, os.SEEK_DATA) == 10
         assert os.lseek(file.fileno(), 10, os.SEEK_HOLE) == FILE_BYTES
         assert error_of(lambda: os.lseek(file.fileno(), FILE_BYTES, os.SEEK_DATA)) == "ENXIO"
 
 
-def test_allocating_in_advance(both: Both) -> None:
-    """The system call is refused (pyfuse3 has none), so that the C library writes the room instead, as for NFS."""
-    with (both.mounted / "one.bin").open("r+b") as file:
-        assert error_of(lambda: fallocate(file.fileno(), 0, 0, 100_000)) == "ENOTSUP"
-        assert (
-            error_of(lambda: fallocate(file.fileno(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE)) == "ENOTSUP"
-        )
+def test_allocating_in_advance(both: Both, transport: str) -> None:
+    """pyfuse3 has no such request: the C library then writes the room instead, as for NFS."""
 
     def act(root: Path) -> list[Any]:
         with (root / "one.bin").open("r+b") as file:
@@ -292,6 +303,73 @@ def test_allocating_in_advance(both: Both) -> None:
 
     both.agree(act)
     assert (both.mounted / "one.bin").stat().st_blocks * 512 >= 50_000 - PAGE
+
+    def modes(root: Path) -> list[Any]:
+        with (root / "two.bin").open("r+b") as file:
+            fallocate(file.fileno(), FALLOC_FL_KEEP_SIZE, 0, MIB)
+            sizes = [os.fstat(file.fileno()).st_size]
+            fallocate(file.fileno(), 0, 0, MIB)
+            sizes.append(os.fstat(file.fileno()).st_size)
+            fallocate(file.fileno(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, PAGE, 2 * PAGE)
+            wrong = error_of(lambda: fallocate(file.fileno(), FALLOC_FL_PUNCH_HOLE, 0, PAGE))
+            return [*sizes, wrong, digest_file(root / "two.bin")]
+
+    if transport == "kernel":
+        both.agree(modes)
+    else:
+        with (both.mounted / "one.bin").open("r+b") as file:
+            for mode in (0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE):
+                assert error_of(lambda mode=mode: fallocate(file.fileno(), mode, 0, PAGE)) == "ENOTSUP"
+
+
+def test_copying_within_the_mount(both: Both) -> None:
+    """copy_file_range(2), whoever carries it out."""
+
+    def act(root: Path) -> list[Any]:
+        (root / "big").write_bytes(some_bytes(3 * MIB + 5, 9))
+        with (root / "big").open("rb") as source, (root / "copy").open("wb") as target:
+            done = 0
+            while count := os.copy_file_range(
+                source.fileno(), target.fileno(), 4 * MIB, offset_src=done, offset_dst=done
+            ):
+                done += count
+            tail = os.copy_file_range(source.fileno(), target.fileno(), 100, offset_src=3 * MIB, offset_dst=10 * MIB)
+        with (root / "one.bin").open("rb") as source, (root / "copy").open("r+b") as target:
+            part = os.copy_file_range(source.fileno(), target.fileno(), 5000, offset_src=100, offset_dst=7)
+        return [
+            done,
+            tail,
+            part,
+            (root / "copy").stat().st_size,
+            digest_file(root / "copy"),
+            digest_file(root / "one.bin"),
+        ]
+
+    both.agree(act)
+
+
+def test_files_without_a_name(both: Both, transport: str) -> None:
+    """O_TMPFILE: gone when closed, or there from the moment that it gets a name."""
+
+    def act(root: Path) -> list[Any]:
+        before = sorted(os.listdir(root))
+        descriptor = os.open(root, os.O_TMPFILE | os.O_RDWR, 0o640)
+        os.write(descriptor, b"without a name")
+        seen = [os.fstat(descriptor).st_nlink, sorted(os.listdir(root)) == before]
+        os.close(descriptor)
+        descriptor = os.open(root, os.O_TMPFILE | os.O_RDWR, 0o640)
+        os.write(descriptor, b"with one")
+        # with a folder it is linkat(2), which follows this link
+        os.link(f"/proc/self/fd/{descriptor}", root / "named", src_dir_fd=descriptor, follow_symlinks=True)
+        os.write(descriptor, b" and more")
+        seen += [os.fstat(descriptor).st_nlink, oct(os.fstat(descriptor).st_mode)]
+        os.close(descriptor)
+        return [*seen, (root / "named").read_bytes(), sorted(os.listdir(root))]
+
+    if transport == "kernel":
+        both.agree(act)
+    else:
+        assert error_of(lambda: os.open(both.mounted, os.O_TMPFILE | os.O_RDWR)) == "ENOTSUP"
 
 
 # --- without the page cache, and through mappings

@@ -9,6 +9,7 @@ never nodes. There are no locks: between two awaits everything is atomic, and a 
 everybody's back (`TierFile.spill`) is not held. `open_for_reading` alone may be called in any thread.
 """
 
+from vfsd.tiers.allocation import SUPPORTED as ALLOCATION_MODES
 from vfsd.tiers.budget import TierUsage
 from vfsd.tiers.copying import copy_unchanged
 from vfsd.tiers.files import TierFiles
@@ -19,6 +20,7 @@ from vfsd.tiers.room import KEEP_IN_RAM
 from vfsd.tiers.tierfile import TierFile, TierName
 
 __all__ = [
+    "ALLOCATION_MODES",
     "KEEP_IN_RAM",
     "Need",
     "Owner",

@@ -22,6 +22,7 @@ from typing import Any, final
 
 import trio
 
+from vfsd.tiers.allocation import Allocation
 from vfsd.tiers.budget import TierUsage
 from vfsd.tiers.descriptors import DescriptorCache
 from vfsd.tiers.folders import TierFolders
@@ -90,6 +91,7 @@ class TierFiles:
         self.room.warmth_of = lambda file: self.owner.warmth(file)
         self._moves = Moves(self._folders, self.descriptors, self.room, self.owner)
         self._syncing = Syncing(self._folders, self._moves)
+        self._allocation = Allocation(self.room, self._moves, self._leave_ram)
         self.spiller = Spiller(self.room, self._moves)
         self.limit = Limit(ram_budget, "budget")
 
@@ -351,6 +353,15 @@ class TierFiles:
                 else:
                     with self._moves.held(file):
                         await trio.to_thread.run_sync(os.ftruncate, fd, size)
+
+    async def allocate(self, file: TierFile, mode: int, offset: int, length: int) -> None:
+        """`fallocate` (`tiers.allocation`): room in advance, or a hole."""
+        with self._changing(file):
+            await self._allocation.allocate(file, mode, offset, length)
+
+    def seek(self, file: TierFile, offset: int, whence: int) -> int:
+        """Where data or a hole begins at or after `offset` (os.SEEK_DATA, os.SEEK_HOLE); raises ENXIO behind the end."""
+        return os.lseek(self._moves.descriptor(file), offset, whence)
 
     def set_times(self, file: TierFile, atime: int, mtime: int) -> None:
         """Set access and modification time, in ns, of a file that is not busy; a move keeps them."""

@@ -9,7 +9,7 @@ layers are read, while a file's `data` is made, or while extended attributes are
 Threads get descriptors, paths and buffers, never nodes.
 """
 
-from vfsd.tree.attributes import Changes, SpaceFigures
+from vfsd.tree.attributes import Changes, SpaceFigures, without_privileges
 from vfsd.tree.backing import Backing
 from vfsd.tree.contents import OpenFile
 from vfsd.tree.names import RENAME_EXCHANGE, RENAME_NOREPLACE, Caller
@@ -28,4 +28,5 @@ __all__ = [
     "OpenFile",
     "SpaceFigures",
     "Tree",
+    "without_privileges",
 ]

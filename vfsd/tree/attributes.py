@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -43,6 +44,11 @@ XATTR_REPLACE = 2
 
 def _recordable(time_ns: int) -> int:
     return min(max(time_ns, EARLIEST_NS), LATEST_NS)
+
+
+def without_privileges(mode: int) -> int:
+    """Permission bits without setuid, and without setgid where it makes a program run with the file's group (chown(2))."""
+    return mode & ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,13 @@ class AttributeOperations:
         )
         self._put(node, before, replace(updated, ctime=time.time_ns()))
         return node.attributes()
+
+    def drop_privileges(self, node: Node) -> None:
+        """Somebody without the right to keep them writes to a file: its setuid bit goes, and the setgid bit of a program."""
+        kept = without_privileges(node.record.mode)
+        if kept != node.record.mode:
+            before = replace(node.record, size=node.size(), mtime=node.mtime())
+            self._put(node, before, replace(before, mode=kept, ctime=time.time_ns()))
 
     def _put(self, node: Node, before: InodeRecord, record: InodeRecord) -> None:
         """Record other attributes; the times of dirty bytes are their tier file's."""

@@ -351,13 +351,18 @@ class Contents:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self.last_used = time.monotonic()
         node = handle.node
+        file = node.data if node.dirty and node.data is not None else await self.dirty_file(node)
+        try:
+            return await self._tiers.write(file, offset, data)
+        finally:
+            note_change(node)
+
+    async def dirty_file(self, node: Node) -> TierFile:
+        """The file with a node's own bytes, copied up if there is none yet; until the next `await` it stays that."""
         while not node.dirty:
             await self._copy_up(node, None)
         assert node.data is not None
-        try:
-            return await self._tiers.write(node.data, offset, data)
-        finally:
-            note_change(node)
+        return node.data
 
     async def truncate(self, node: Node, size: int) -> None:
         """Cut or extend to `size` bytes; cutting to nothing copies nothing."""

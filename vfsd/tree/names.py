@@ -57,6 +57,7 @@ class Names:
         self._links = links
         self._contents = contents
         self._read_only = read_only
+        self._linkable: set[int] = set()
 
     # --- looking
 
@@ -97,6 +98,8 @@ class Names:
         if node is not None:
             node.lookups = max(0, node.lookups - count)
             self._contents.drop_if_unused(node)
+        if ino in self._linkable and ino not in self._layers.nodes:
+            self._linkable.discard(ino)
 
     async def readlink(self, ino: int) -> bytes:
         """Where a symbolic link points."""
@@ -159,6 +162,24 @@ class Names:
         """A new, empty regular file; raises EEXIST."""
         return await self.mknod(parent, name, stat.S_IFREG | mode, 0, caller)
 
+    async def tmpfile(self, parent: int, mode: int, caller: Caller) -> Attributes:
+        """A new, empty regular file without a name (O_TMPFILE), to which `link` may give one; counted as a lookup does."""
+        self._check_writable()
+        directory = self._layers.directory(parent)
+        if directory.record.nlink == 0:
+            raise _fail(errno.ENOENT)
+        record = self._new_record(Kind.FRESH, mode, caller, directory)
+        record.nlink = 0
+        node = self._layers.new_node(record)
+        try:
+            self._contents.create_data(node)  # no row names it: a crash leaves nothing of it
+        except BaseException:
+            self._layers.nodes.pop(node.ino, None)
+            raise
+        self._linkable.add(node.ino)
+        node.lookups += 1
+        return node.attributes()
+
     async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
         """A new symbolic link."""
         if not target:
@@ -177,7 +198,7 @@ class Names:
         directory = await self._place_for(parent, name)
         if node.is_directory:
             raise _fail(errno.EPERM, name)
-        if node.record.nlink == 0:
+        if node.record.nlink == 0 and ino not in self._linkable:
             raise _fail(errno.ENOENT, name)
         if node.record.nlink >= LINK_MAX:
             raise _fail(errno.EMLINK, name)
@@ -186,6 +207,7 @@ class Names:
             self._recording.put(node, node.record.changed(nlink=node.record.nlink + 1, ctime=time.time_ns()))
             self._recording.touch_directory(directory)
             self._recording.attach(directory, name, node)
+        self._linkable.discard(ino)
         node.lookups += 1
         return node.attributes()
 

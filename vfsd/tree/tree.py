@@ -20,6 +20,7 @@ from vfsd.tree.attributes import AttributeOperations
 from vfsd.tree.backing import Backings
 from vfsd.tree.contents import Contents
 from vfsd.tree.durability import Durability
+from vfsd.tree.extents import Extents
 from vfsd.tree.hard_links import HardLinks
 from vfsd.tree.journal import Journal
 from vfsd.tree.layers import Layers
@@ -93,6 +94,7 @@ class Tree:
         recording, links = Recording(self.layers), HardLinks(self.layers)
         self.durability = Durability(self.layers, recording, tiers)
         self.contents = Contents(self.layers, recording, links, tiers, self.durability, read_only=read_only)
+        self.extents = Extents(self.contents, tiers)
         self.backings = Backings(self.layers, self.contents, tiers)
         self.names = Names(self.layers, recording, links, self.contents, read_only=read_only)
         self.attributes = AttributeOperations(self.layers, recording, links, self.contents, tiers, read_only=read_only)

@@ -13,6 +13,8 @@ from vfsd.fuse.kernel.parsing import Request
 from vfsd.fuse.kernel.protocol import FAttr, fuse_getxattr_out, fuse_kstatfs
 from vfsd.tree import Changes, Tree
 
+# A change of owner or group alone, to what they were included (the kernel then names nothing), takes privileges away.
+_BUT_OWNERS = FAttr.MODE | FAttr.SIZE | FAttr.ATIME | FAttr.MTIME
 _SECOND = 10**9
 _BLOCK = 4096
 # Inode numbers do not run out.
@@ -25,6 +27,7 @@ class AttributeRequests:
     """See the module; each method answers one kind of request with the bytes that follow the header."""
 
     def __init__(self, tree: Tree, ids: NodeIds, entries: Entries) -> None:
+        self._tree = tree
         self._attributes = tree.attributes
         self._ids = ids
         self._entries = entries
@@ -46,7 +49,10 @@ class AttributeRequests:
             atime=_time(valid & FAttr.ATIME, valid & FAttr.ATIME_NOW, atime, atimensec),
             mtime=_time(valid & FAttr.MTIME, valid & FAttr.MTIME_NOW, mtime, mtimensec),
         )
-        found = await self._attributes.setattr(self._ids.ino(nodeid), changes)
+        ino = self._ids.ino(nodeid)
+        if valid & FAttr.KILL_SUIDGID or not valid & _BUT_OWNERS:
+            self._attributes.drop_privileges(self._tree.layers.node(ino))
+        found = await self._attributes.setattr(ino, changes)
         if not self._ids.is_current(nodeid):
             self._entries.outdated.append(self._ids.current(found.ino))
         return self._entries.attributes(nodeid, found)

@@ -10,7 +10,15 @@ from vfsd.fuse.kernel.entries import Entries
 from vfsd.fuse.kernel.node_ids import LookAgain, NodeIds, Opens
 from vfsd.fuse.kernel.parsing import Request
 from vfsd.fuse.kernel.passthrough import Passthrough
-from vfsd.fuse.kernel.protocol import FOpen, fuse_open_out, fuse_write_out
+from vfsd.fuse.kernel.protocol import (
+    FUSE_FSYNC_FDATASYNC,
+    FUSE_OPEN_KILL_SUIDGID,
+    FUSE_WRITE_KILL_SUIDGID,
+    FOpen,
+    fuse_lseek_out,
+    fuse_open_out,
+    fuse_write_out,
+)
 from vfsd.tree import Caller, OpenFile, Tree
 
 
@@ -45,7 +53,7 @@ class FileRequests:
             except LookAgain:
                 self._entries.outdated.append(nodeid)
                 raise
-            return await self._open_through_us(nodeid, opens, flags)
+            return await self._open_through_us(nodeid, opens, flags, request.fields[1])
         handle = await self._contents.open(ino, flags)
         try:
             backing = await self._passthrough.backing(handle)
@@ -72,13 +80,15 @@ class FileRequests:
         self._note(nodeid, handle)
         return fuse_open_out.pack(number, FOpen.PASSTHROUGH, registration.number)
 
-    async def _open_through_us(self, nodeid: int, opens: Opens, flags: int) -> bytes:
+    async def _open_through_us(self, nodeid: int, opens: Opens, flags: int, open_flags: int) -> bytes:
         opens.plain += 1  # before anything waits: no reader gets in between with a backing file
         try:
             handle = await self._contents.open(self._ids.ino(nodeid), flags)
         except BaseException:
             self._passthrough.close(nodeid, opens, direct=False)
             raise
+        if open_flags & FUSE_OPEN_KILL_SUIDGID:
+            self._tree.attributes.drop_privileges(handle.node)
         return self._answer_open(nodeid, opens, handle)
 
     def _answer_open(self, nodeid: int, opens: Opens, handle: OpenFile) -> bytes:
@@ -96,7 +106,7 @@ class FileRequests:
             self._entries.outdated.append(nodeid)
 
     async def create(self, request: Request) -> bytes:
-        flags, mode = request.fields[:2]
+        flags, mode, _, open_flags = request.fields
         parent, name = self._ids.ino(request.nodeid), request.names[0]
         try:
             found = await self._names.create(parent, name, mode, Caller(request.uid, request.gid))
@@ -112,7 +122,7 @@ class FileRequests:
                 self._entries.outdated.append(self._ids.renew(self._tree.layers.node(found.ino), for_writer=True))
                 nodeid = self._ids.current(found.ino)
                 opens = self._ids.opens(nodeid)
-            answer = await self._open_through_us(nodeid, opens, flags)
+            answer = await self._open_through_us(nodeid, opens, flags, open_flags)
         except BaseException:
             self._names.forget(found.ino, 1)
             raise
@@ -123,8 +133,12 @@ class FileRequests:
         return [await self._contents.read(self._handles.files[fh], offset, size)]
 
     async def write(self, request: Request) -> bytes:
-        fh, offset = request.fields[:2]
-        return fuse_write_out.pack(await self._contents.write(self._handles.files[fh], offset, request.data), 0)
+        fh, offset, _, write_flags = request.fields[:4]
+        handle = self._handles.files[fh]
+        written = await self._contents.write(handle, offset, request.data)
+        if write_flags & FUSE_WRITE_KILL_SUIDGID:
+            self._tree.attributes.drop_privileges(handle.node)
+        return fuse_write_out.pack(written, 0)
 
     async def release(self, request: Request) -> bytes:
         self.close(request.fields[0])
@@ -144,5 +158,33 @@ class FileRequests:
             self.close(number)
 
     async def fsync(self, request: Request) -> bytes:
-        await self._contents.fsync(self._handles.files[request.fields[0]].node)
+        fh, flags = request.fields[:2]
+        await self._contents.fsync(self._handles.files[fh].node, data_only=bool(flags & FUSE_FSYNC_FDATASYNC))
         return b""
+
+    async def fallocate(self, request: Request) -> bytes:
+        fh, offset, length, mode = request.fields[:4]
+        await self._tree.extents.allocate(self._handles.files[fh], mode, offset, length)
+        return b""
+
+    async def lseek(self, request: Request) -> bytes:
+        fh, offset, whence = request.fields[:3]
+        return fuse_lseek_out.pack(await self._tree.extents.seek(self._handles.files[fh], offset, whence))
+
+    async def copy_file_range(self, request: Request) -> bytes:
+        source, offset, _, target, target_offset, length, _ = request.fields
+        files = self._handles.files
+        copied = await self._tree.extents.copy(files[source], offset, files[target], target_offset, length)
+        return fuse_write_out.pack(copied, 0)
+
+    async def tmpfile(self, request: Request) -> bytes:
+        """A file without a name, open."""
+        flags, mode, _, open_flags = request.fields
+        caller = Caller(request.uid, request.gid)
+        found = await self._names.tmpfile(self._ids.ino(request.nodeid), mode, caller)
+        try:
+            answer = await self._open_through_us(found.ino, self._ids.opens(found.ino), flags, open_flags)
+        except BaseException:
+            self._names.forget(found.ino, 1)
+            raise
+        return self._entries.entry(found) + answer

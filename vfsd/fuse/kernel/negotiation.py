@@ -44,6 +44,7 @@ WANTED = (
     | Init.PARALLEL_DIROPS
     | Init.ABORT_ERROR
     | Init.MAX_PAGES
+    | Init.HANDLE_KILLPRIV_V2  # else the kernel asks for security.capability before every write
 )
 
 

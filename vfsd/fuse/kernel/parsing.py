@@ -65,7 +65,6 @@ SHAPES: dict[int, Shape] = {
     Opcode.FALLOCATE: Shape(fuse.fuse_fallocate_in),
     Opcode.LSEEK: Shape(fuse.fuse_lseek_in),
     Opcode.COPY_FILE_RANGE: Shape(fuse.fuse_copy_file_range_in),
-    Opcode.STATX: Shape(fuse.fuse_statx_in),
 }
 # Where the structure says how many bytes follow: its field.
 _SIZE_FIELD: dict[int, int] = {Opcode.WRITE: 2, Opcode.SETXATTR: 0}

@@ -77,7 +77,6 @@ class Notify(IntEnum):
     """enum fuse_notify_code: the `error` of a message that answers nothing."""
 
     INVAL_INODE = 2
-    INVAL_ENTRY = 3
 
 
 class Init(IntFlag):
@@ -126,7 +125,7 @@ class FAttr(IntFlag):
 
 FUSE_WRITE_KILL_SUIDGID = 1 << 2
 FUSE_OPEN_KILL_SUIDGID = 1 << 0
-FUSE_GETATTR_FH = 1 << 0
+FUSE_FSYNC_FDATASYNC = 1 << 0
 
 # len, opcode, unique, nodeid, uid, gid, pid, total_extlen, padding
 fuse_in_header = Struct("=IIQQIIIHH")
@@ -204,18 +203,8 @@ fuse_lseek_in = Struct("=QQII")
 fuse_lseek_out = Struct("=Q")
 # fh_in, off_in, nodeid_out, fh_out, off_out, len, flags
 fuse_copy_file_range_in = Struct("=QQQQQQQ")
-# getattr_flags, reserved, fh, sx_flags, sx_mask
-fuse_statx_in = Struct("=IIQII")
-# attr_valid, attr_valid_nsec, flags, spare; then struct fuse_statx: mask, blksize, attributes, nlink, uid, gid, mode, spare0,
-# ino, size, blocks, attributes_mask, four times of (seconds, nanoseconds, reserved): atime, btime, ctime, mtime; then
-# rdev_major, rdev_minor, dev_major, dev_minor, spare2
-fuse_statx_out = Struct("=QII16x" + "IIQIIIHHQQQQ" + "qIi" * 4 + "IIII112x")
-
 # ino, off, len
 fuse_notify_inval_inode_out = Struct("=Qqq")
-# parent, namelen, flags; then the name and a NUL
-fuse_notify_inval_entry_out = Struct("=QII")
-
 # fd, flags, padding
 fuse_backing_map = Struct("=iIQ")
 
