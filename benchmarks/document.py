@@ -32,6 +32,7 @@ TITLES = {
     "levels": "Levels for viewers",
     "lzw": "LZW strips",
     "read_through": "Reading the source through the mount",
+    "transport": "The kernel transport, pyfuse3, and others",
     "names": "Names",
     "policy": "Who goes first when RAM is short",
     "tiers": "RAM as a budget",
@@ -73,12 +74,37 @@ def _section(result: dict[str, Any]) -> str:
     memory = result.get("memory", {})
     if memory.get("samples"):
         lines += [f"The daemon took {memory['own'] / 1e6:.0f} MB at most, without the files that it keeps in RAM.", ""]
+    lines += _side_by_side(result["details"].get("side by side", {}))
     lines += _facts(result["details"])
     return "\n".join(lines)
 
 
+def _side_by_side(table: dict[str, dict[str, float]]) -> list[str]:
+    """What each contestant did, one a column, where there were several."""
+    columns = list(dict.fromkeys(name for row in table.values() for name in row))
+    if not columns:
+        return []
+    lines = [f"| what | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    for what, row in table.items():
+        lines.append(f"| {what} | " + " | ".join(f"{row[name]:.3g}" if name in row else "" for name in columns) + " |")
+    return [*lines, ""]
+
+
 # Of the details those that explain a table, by their name; lists of rounds stay in the JSON.
-SHOWN = ("planes", "planes a shard", "bytes", "stored bytes", "plate", "files", "size", "GB", "s a GB", "prefetch")
+SHOWN = (
+    "bytes read by passthrough",
+    "bytes moved by the daemon meanwhile",
+    "planes",
+    "planes a shard",
+    "bytes",
+    "stored bytes",
+    "plate",
+    "files",
+    "size",
+    "GB",
+    "s a GB",
+    "prefetch",
+)
 
 
 def _facts(details: dict[str, Any]) -> list[str]:

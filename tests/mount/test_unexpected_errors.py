@@ -65,7 +65,7 @@ plant(Journal, "sync", "fsyncdir")
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mount, Path]]:
+def planted(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[tuple[Mount, Path]]:
     """A mount whose daemon raises where the file names the operation."""
     folder = tmp_path_factory.mktemp("planted")
     (folder / "site").mkdir()
@@ -83,7 +83,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mount, P
     (folder / "plate" / "file").write_bytes(b"as it was")
     (folder / "plate" / "link").symlink_to("file")
     (folder / "mnt").mkdir()
-    mount = mount_plate(vfsd, folder / "plate", folder / "mnt", [])
+    mount = mount_plate(vfsd, folder / "plate", folder / "mnt", ["--transport", transport])
     mount.expect_in_log(r"error=planted|ValueError: planted|unexpected|planted")
     try:
         yield mount, folder / "operation"
