@@ -15,6 +15,7 @@ from vfsd.flush.snapshot import Snapshot
 from vfsd.store.catalogue import WHITEOUT
 from vfsd.tiers import TierFile
 from vfsd.tree import Tree
+from vfsd.tree.journal import Unsettled
 
 
 def release(tree: Tree, selection: Selection, assembly: Assembly, *, durable: bool) -> None:
@@ -82,7 +83,7 @@ def _release_item(tree: Tree, snapshot: Snapshot, item: Item, *, durable: bool) 
         newer, tier = replace(newer, mtime=released[0].mtime, ctime=ctime), None
     elif tier is not None:
         newer = replace(newer, size=row.record.size, version=row.record.version)  # they name the tier file
-    tree.journal.put_inode(newer, tier, row.own_xattrs, tier is not None and row.unsettled)
+    tree.journal.put_inode(newer, tier, row.own_xattrs, Unsettled.NO if tier is None else row.unsettled)
     if node is not None:
         node.record = newer
     return released

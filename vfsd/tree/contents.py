@@ -411,6 +411,7 @@ class Contents:
             await self.idle(node)
             if node.dirty:
                 return
+            self.durability.let_go_of_replaced(node)  # stored meanwhile, so that it counts no more
             version = node.record.version + 1
             if node.data is not None and keep != 0:
                 file = node.data
@@ -454,25 +455,26 @@ class Contents:
             older = node.data
             if older is None or older.clean or not self.durability.may_be_synced(node):
                 return
-            version = node.record.version + 1
-            self._own_data(node, self._tiers.create(node.ino, version), version, keep_times=False)
-            node.replaced = older
+            version = older.version + 1  # the row says of the older one only that it is the one before
+            self._own_data(node, self._tiers.create(node.ino, version), version, keep_times=False, replaced=older)
 
-    def _own_data(self, node: Node, file: TierFile, version: int, *, keep_times: bool) -> None:
+    def _own_data(
+        self, node: Node, file: TierFile, version: int, *, keep_times: bool, replaced: TierFile | None = None
+    ) -> None:
         """From here on the node's bytes are in `file`; recorded before anybody may rely on it."""
         earlier, was_unsettled = node.data, node.unsettled
         try:
             if keep_times:
                 self._tiers.set_times(file, node.record.atime, node.record.mtime)
             with self._recording.change():
-                node.data, node.unsettled = file, True
+                node.data, node.unsettled, node.replaced = file, True, replaced
                 record = node.record.changed(version=version, ctime=time.time_ns())
                 if node.record.nlink == 0:
                     node.record = record  # open but unlinked: no row, the file goes with the last handle
                 else:
                     self._recording.put(node, record)
         except BaseException:
-            node.data, node.unsettled = earlier, was_unsettled
+            node.data, node.unsettled, node.replaced = earlier, was_unsettled, None
             self._tiers.discard(file)
             if earlier is file:
                 node.data = None

@@ -23,6 +23,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, final
 
@@ -61,6 +62,15 @@ INO_BLOCK = 1024
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+class Unsettled(IntEnum):
+    """What a row's tier file is worth after a restart of the machine, and what counts instead (column `unsettled`)."""
+
+    NO = 0
+    YES = 1
+    REPLACING = 2
+    """The version before it, in the cache tier, is kept until this one is synced or stored."""
+
+
 @dataclass(frozen=True, slots=True)
 class JournalRecord:
     """A row of the journal's `inode`: the record, and what only the journal knows."""
@@ -68,7 +78,7 @@ class JournalRecord:
     record: InodeRecord
     tier: TierName | None
     own_xattrs: bool
-    unsettled: bool = False
+    unsettled: Unsettled = Unsettled.NO
 
 
 @final
@@ -167,7 +177,9 @@ class Journal:
         """All that is recorded within happens together, or, after an exception, not at all. May be nested; no awaits within."""
         return self._rows.change()
 
-    def put_inode(self, record: InodeRecord, tier: TierName | None, own_xattrs: bool, unsettled: bool = False) -> None:
+    def put_inode(
+        self, record: InodeRecord, tier: TierName | None, own_xattrs: bool, unsettled: Unsettled = Unsettled.NO
+    ) -> None:
         """Insert or replace a row."""
         values = (*record_values(record), tier, int(own_xattrs), int(unsettled))
         self._rows.note((PUT_INODE, record.ino), (PUT_INODE, values))
@@ -345,4 +357,4 @@ def machine_boot() -> str:
 
 
 def _journal_record(row: tuple[Any, ...]) -> JournalRecord:
-    return JournalRecord(record_from_row(row), row[18], bool(row[19]), bool(row[20]))
+    return JournalRecord(record_from_row(row), row[18], bool(row[19]), Unsettled(row[20]))

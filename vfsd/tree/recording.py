@@ -16,6 +16,7 @@ from typing import final
 
 from vfsd.store import InodeRecord
 from vfsd.store.catalogue import WHITEOUT
+from vfsd.tree.journal import Unsettled
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
 
@@ -148,9 +149,10 @@ class Recording:
         if data is not None:
             node.record = node.record.changed(size=data.size, ctime=node.ctime(), mtime=data.mtime)
         places = self._leave_source(node)
-        self.journal.put_inode(
-            node.record, None if data is None else data.tier, node.own_xattrs, data is not None and node.unsettled
-        )
+        unsettled = Unsettled.NO
+        if data is not None and node.unsettled:
+            unsettled = Unsettled.YES if node.replaced is None else Unsettled.REPLACING
+        self.journal.put_inode(node.record, None if data is None else data.tier, node.own_xattrs, unsettled)
         node.recorded = True
         for directory, name in places:
             self._record_way(directory, name, node)

@@ -22,7 +22,7 @@ from vfsd.store import Kind
 from vfsd.store.catalogue import WHITEOUT
 from vfsd.tiers import TierFiles, TierName
 from vfsd.tree.durability import Durability
-from vfsd.tree.journal import JournalRecord
+from vfsd.tree.journal import JournalRecord, Unsettled
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
 from vfsd.tree.rows import unusable
@@ -136,7 +136,10 @@ class Recovery:
         older = self._older_version(row)
         doubtful = row.unsettled and self._restarted
         if there and not (doubtful and self._has_durable_version(row, older)):
-            self._adopt(row, before, record.version, row.tier, unsettled=row.unsettled, replaced=older)
+            unsettled = row.unsettled
+            if unsettled is Unsettled.REPLACING and older is None:
+                unsettled = Unsettled.YES
+            self._adopt(row, before, record.version, row.tier, unsettled=unsettled, replaced=older)
             if doubtful:
                 path = self._layers.path_of(record.ino)
                 log.warning("was_never_synced path=%s (it may be incomplete)", shown_path(path))
@@ -156,7 +159,7 @@ class Recovery:
         cause = "not_synced_before_the_machine_stopped" if there else "gone_with_the_memory_of_the_machine"
         if older is not None:
             log.error("newest_bytes_lost path=%s cause=%s now=older_version", shown_path(path), cause)
-            self._adopt(row, before, older, "cache", unsettled=False, replaced=None)
+            self._adopt(row, before, older, "cache", unsettled=Unsettled.NO, replaced=None)
             self._losses.older.add(path)
         elif record.kind is Kind.FRESH:
             log.error("bytes_lost path=%s cause=%s", shown_path(path), cause)
@@ -168,8 +171,9 @@ class Recovery:
 
     def _older_version(self, row: JournalRecord) -> int | None:
         """The version of the tier file that the row's bytes took the place of, kept until they are durable."""
-        versions = self._there["cache"].get(row.record.ino, ()) if row.unsettled else ()
-        return max((version for version in versions if version < row.record.version), default=None)
+        version = row.record.version - 1
+        kept = row.unsettled is Unsettled.REPLACING and version in self._there["cache"].get(row.record.ino, ())
+        return version if kept else None
 
     def _has_durable_version(self, row: JournalRecord, older: int | None) -> bool:
         if older is not None or row.record.kind in STORED:
@@ -197,7 +201,7 @@ class Recovery:
         version: int,
         tier: TierName,
         *,
-        unsettled: bool,
+        unsettled: Unsettled,
         replaced: int | None,
     ) -> None:
         """The node of a row whose bytes are in a tier file."""
@@ -207,7 +211,7 @@ class Recovery:
         node.data = self._tiers.find(record.ino, version, tier)
         older = None if replaced is None else self._tiers.find(record.ino, replaced, "cache")
         self._layers.nodes[node.ino] = node
-        self._durability.adopt_recovered(node, unsettled=unsettled, replaced=older)
+        self._durability.adopt_recovered(node, unsettled=bool(unsettled), replaced=older)
         adopted = JournalRecord(record, tier, row.own_xattrs, unsettled)
         if adopted != before:
             self._put(adopted)

@@ -19,7 +19,7 @@ from typing import Any, final
 from vfsd.errors import StoredDataDamaged
 from vfsd.store.catalogue import ROOT_INO, WHITEOUT, Catalogue
 from vfsd.tree.changelog import ChangeLog
-from vfsd.tree.journal import machine_boot
+from vfsd.tree.journal import Unsettled, machine_boot
 from vfsd.tree.recovery import Losses
 from vfsd.tree.rows import DROP_ENTRIES, DROP_ENTRY, DROP_INODE, FIELDS, LOG_SUFFIX, PUT_ENTRY, PUT_INODE, PUT_META
 
@@ -44,7 +44,7 @@ class NamedFile:
     unsettled : bool
         It was never synced.
     durable_below : bool
-        The store, or else the source, has an older version of it.
+        The cache tier, the store or the source has an older version of it.
     stored : bool
         The store has these very bytes, and the journal does not know yet.
     """
@@ -181,7 +181,9 @@ class _Rows:
                 int(row["size"]),
                 int(row["mtime"]),
                 bool(row["unsettled"]),
-                durable_below=row["origin"] is not None or committed is not None,
+                durable_below=row["origin"] is not None
+                or committed is not None
+                or row["unsettled"] == Unsettled.REPLACING,
                 stored=committed is not None
                 and committed.version >= row["version"]
                 and committed.digest != row["digest"],

@@ -34,7 +34,8 @@ LOG_SUFFIX = "-changes"
 # one change in a few hundred for milliseconds.
 CHECKPOINT_BYTES = 32 << 20
 # 2: the newest changes are in a log beside the database, which an older vfsd would not look for.
-SCHEMA_VERSION = 2
+# 3: `unsettled` says whether an older version is kept.
+SCHEMA_VERSION = 3
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (
@@ -49,10 +50,11 @@ CREATE TABLE IF NOT EXISTS inode ({INODE_COLUMNS},
     tier       TEXT,              -- "ram" or "cache": the bytes are in the tier file <ino>.<version>; NULL: where kind
                                   -- says. FRESH always has one.
     own_xattrs INTEGER NOT NULL,  -- 1: this journal's xattr rows are all there are; 0: the catalogue's or source's count
-    unsettled  INTEGER NOT NULL   -- 1: the tier file was never synced since it became the file's bytes: after a restart of
-                                  -- the machine it may be anything, and what it took the place of counts (a smaller
-                                  -- version in the cache tier, else what kind says), if there was anything; 0: it was
-                                  -- synced once (later writes in place promise what ext4 does), or there is no tier
+    unsettled  INTEGER NOT NULL   -- 0: the tier file was synced once since it became the file's bytes (later writes in
+                                  -- place promise what ext4 does), or there is no tier. 1: it was not: after a restart of
+                                  -- the machine it may be anything, and what kind says counts, if that has bytes. 2: as 1,
+                                  -- but what counts is the tier file <ino>.<version - 1> of the cache tier, which was
+                                  -- synced and is kept until this one is (`journal.Unsettled`)
 );
 CREATE TABLE IF NOT EXISTS entry ({ENTRY_COLUMNS}) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entry_of_inode ON entry (ino);
@@ -168,8 +170,10 @@ class Rows:
         # a log that starts anew after a checkpoint is cut to this, so that its size says when the next one is due
         self.db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
         self.db.executescript(_SCHEMA)
-        self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._replay()
+        if version == 2:  # which kept older versions and did not say so
+            self.db.execute("UPDATE inode SET unsettled = 2 WHERE unsettled = 1")
+        self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
         """Bring everything into the database file and close; what a full disk keeps out stays in the logs."""

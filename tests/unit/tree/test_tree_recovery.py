@@ -14,6 +14,7 @@ import trio
 from tree_bench import CALLER, EARLY_NS, MIB, Bench, Program, run
 
 from vfsd.errors import UnfitError
+from vfsd.flush import flush as flush_module
 from vfsd.tree import RENAME_EXCHANGE, rows
 from vfsd.tree.recovery import Recovery
 
@@ -335,6 +336,72 @@ def test_a_synced_version_stays_until_the_one_that_truncated_it_is_synced(
         assert await program.read(b"x") == b"again"
         await program.fsync(b"x")
         assert len(bench.tier_files()) == 2
+
+    run(act)
+
+
+def test_a_stored_file_that_was_cut_shows_the_stores_bytes_again(bench: Bench) -> None:
+    """And not what is left of a hydrated copy, which was never synced, and whose deletion was not either."""
+
+    async def act() -> None:
+        program = await bench.mount()
+        ino = await program.create(b"x", b"stored")
+        assert (await bench.flush()).complete
+        program.tree.tiers.drop_clean()
+        await program.read(b"x")
+        await program.setxattr(b"x", b"user.vfsd.tier", b"cache")
+        assert bench.tier_files() == {f"cache/{ino:x}.1"}
+        await program.write(b"x", 0, b"cut", os.O_TRUNC)
+        bench.restart_machine()
+        (bench.cache / f"{ino:x}.1").write_bytes(bytes(6))
+        program = await bench.mount()
+        assert program.tree.lost == [b"x"]
+        assert await program.contents() == {b"x": b"stored"}
+        assert not [name for name in bench.tier_files() if name.startswith("cache")]
+
+    run(act)
+
+
+def test_what_a_flush_found_changing_is_not_given_up_for_what_it_stored(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Synced, stored while it changed in place, synced again, then cut: the bytes that count are the cache's, not the store's."""
+
+    async def act() -> None:
+        program = await bench.mount()
+        await program.create(b"x", b"first")
+        await program.fsync(b"x")
+        commit = flush_module._Flush._commit
+
+        async def change_and_commit(flush: Any, *arguments: Any) -> None:
+            await program.write(b"x", 0, b"FIRST")
+            await commit(flush, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(flush_module._Flush, "_commit", change_and_commit)
+            await bench.flush()
+        assert program.tree.dirty().files == 1
+        await program.fsync(b"x")
+        await program.write(b"x", 0, b"cut", os.O_TRUNC)
+        program = await _restart(bench)
+        assert await program.contents() == {b"x": b"FIRST"}
+
+    run(act)
+
+
+def test_a_version_that_was_stored_after_all_counts(bench: Bench) -> None:
+    """Synced, cut, stored, and cut again: the older file, if it is still there, is older than the store's."""
+
+    async def act() -> None:
+        program = await bench.mount()
+        await program.create(b"x", b"synced")
+        await program.fsync(b"x")
+        await program.write(b"x", 0, b"stored", os.O_TRUNC)
+        assert (await bench.flush()).complete
+        await program.write(b"x", 0, b"unsynced", os.O_TRUNC)
+        program = await _restart(bench)
+        assert await program.contents() == {b"x": b"stored"}
+        assert program.tree.lost == [b"x"]
 
     run(act)
 
