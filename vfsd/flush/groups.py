@@ -313,7 +313,7 @@ def _field_attributes(
         _levels(document, [scale[axis] for axis in axes], _translation(document, image)),
         units=units,
         channels=_channels(document),
-        downscaling=document.downscaling if document.levels else None,
+        downscaling=document.downscaling if document.levels else "none",
         facts=_missing(document, present),
     )
 
@@ -377,7 +377,7 @@ def _sequence_attributes(catalogue: Catalogue, group: GroupRecord, document: Gro
         facts["files"] = names
     channels = sample_channels(geometry.samples, geometry.pixel_type) if geometry.samples > 1 else []
     scale = [1.0] * len(geometry.axes)
-    downscaling = document.downscaling if document.levels else None
+    downscaling = document.downscaling if document.levels else "none"
     return multiscale_attributes(
         document.name, geometry.axes, _levels(document, scale), channels=channels, downscaling=downscaling, facts=facts
     )

@@ -44,6 +44,7 @@ _SAMPLE_COLOURS: Final = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000
 _DOWNSCALING: Final[Mapping[str, str]] = {
     "mean": "means of 2 x 2 pixels of the level before; whole numbers rounded half up; an odd last row or column left out",
     "stride": "every second pixel of every second row of the level before; an odd last row or column left out",
+    "none": "the full size only",
 }
 
 _WINDOW_PIXELS: Final = 1 << 16  # of millions: they settle a percentile and cost nothing beside compression
@@ -275,7 +276,8 @@ def multiscale_attributes(
     channels : sequence of ChannelDisplay
         One for each index of axis c, or none at all: viewers then choose.
     downscaling : str, optional
-        How the levels after the first were made; of the ways of `pyramid` the document says in a sentence what they do.
+        How the levels after the first were made; of the ways of `pyramid`, and of "none", the document says in a sentence
+        what they do. The strict schema of an image asks for both.
     facts : mapping, optional
         What else is to be seen in the document, under `vfsd`.
 

@@ -47,8 +47,8 @@ def assert_levels(store: Path, location: bytes, image: str, count: int) -> None:
     assert not (folder / str(count + 1)).exists()
     (document,) = json.loads((folder / "zarr.json").read_text())["attributes"]["ome"]["multiscales"]
     assert [dataset["path"] for dataset in document["datasets"]] == [str(level) for level in range(count + 1)]
-    assert document.get("type") == ("mean" if count else None)
-    assert ("half up" in document.get("metadata", {}).get("description", "")) == bool(count)
+    assert document["type"] == ("mean" if count else "none")
+    assert ("half up" in document["metadata"]["description"]) == bool(count)
 
 
 def large(well: str, site: int = 1, channel: int = 1, *, seed: int = 0, **options: Any) -> dict[bytes, bytes]:
