@@ -90,6 +90,10 @@ def test_a_plate_is_read_and_written_above(mounted: Mounted, vfsd: Vfsd, tmp_pat
         with pytest.raises(OSError, match="not supported") as caught:
             os.setxattr(well / "A01_f1.ome.tif", "user.vfsd.tier", b"store")
         live = read_tree(well)
+        mount.kill()
+    with mounted(source) as mount:
+        mount.expect_in_log("B/02/B02_f0|B/2/0/0/c/0/0")  # the log goes on
+        assert_same_tree(read_tree(well), live, "the well after a crash")
         result = mount.umount("--json").json()
         assert result["flush"]["complete"] is True, result
     vfsd.expect(DONE, "verify", mount.store)

@@ -6,6 +6,7 @@ references, ImageJ's labels by UTF-16 in its own tag), without a character that 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import struct
@@ -176,6 +177,7 @@ def imagej_metadata(stack: Stack, facts: StackFacts) -> tuple[list[int], bytes] 
     return [len(header), *map(len, every)], header + b"".join(every)
 
 
+@functools.lru_cache(maxsize=256)
 def _lut(colour: tuple[int, int, int]) -> bytes:
     """ImageJ's look-up table from black to a colour: 256 reds, greens, blues."""
     steps = np.arange(256)

@@ -236,12 +236,13 @@ def synthesize_hyperstack(
         counts, data = metadata
         extra.append(_Value(IMAGEJ_BYTE_COUNTS, LONG, len(counts), struct.pack(f"<{len(counts)}I", *counts)))
         extra.append(_Value(IMAGEJ_METADATA, BYTE, len(data), data))
-    first, pixels = b"", 0
-    for _ in range(2):  # the directory's size does not depend on where the pixels are
-        values = _values(stack, big=False, offset=pixels, density=pixels_per_unit, unit=1)
-        values += [_text(tags.IMAGE_DESCRIPTION, description), *extra]
-        first = _header(big=False) + _directory(values, 8, big=False, following=0)
-        pixels = -(-len(first) // PIXEL_ALIGNMENT) * PIXEL_ALIGNMENT
+    extra.append(_text(tags.IMAGE_DESCRIPTION, description))
+    head = _header(big=False)
+    values = _values(stack, big=False, offset=0, density=pixels_per_unit, unit=1)
+    end = len(head) + _directory_bytes(values + extra, len(head), big=False)
+    pixels = -(-end // PIXEL_ALIGNMENT) * PIXEL_ALIGNMENT
+    values = _values(stack, big=False, offset=pixels, density=pixels_per_unit, unit=1)
+    first = head + _directory(values + extra, len(head), big=False, following=0)
     return SynthesizedTiff(stack, False, first, lambda number: b"", 0, 0, pixels, channels_first=True)
 
 
@@ -268,8 +269,9 @@ def _ome_tiff(
         return _values(stack, big=big, offset=offset, density=density, unit=3)
 
     texts = [_text(tags.IMAGE_DESCRIPTION, description), _text(SOFTWARE, software.encode("ascii", "replace"))]
-    first_bytes = len(head) + len(_directory(at(0, 0) + texts, len(head), big=big, following=0))
-    later_bytes = len(_directory(at(0, 0), 0, big=big, following=0))
+    usual = at(0, 0)
+    first_bytes = len(head) + _directory_bytes(usual + texts, len(head), big=big)
+    later_bytes = _directory_bytes(usual, 0, big=big)
     pixels = -(-(first_bytes + count * later_bytes) // PIXEL_ALIGNMENT) * PIXEL_ALIGNMENT
     if not big and pixels + stack.planes * stack.plane_bytes >= CLASSIC_LIMIT:
         return SynthesizedTiff(stack, big, b"", lambda number: b"", 0, 0, pixels, channels_first=False)
@@ -328,6 +330,16 @@ def _rational(value: float) -> bytes:
     while base < 10**9 and value * base < RATIONAL_BASE:
         base *= 10
     return struct.pack("<II", max(1, min(round(value * base), (1 << 32) - 1)), base)
+
+
+def _directory_bytes(values: Sequence[_Value], place: int, *, big: bool) -> int:
+    """How many bytes `_directory` makes."""
+    head, entry, room = (8, 20, 8) if big else (2, 12, 4)
+    size = head + len(values) * entry + room
+    for value in sorted(values):
+        if len(value.data) > room:
+            size += -(place + size) % 8 + len(value.data)
+    return size + -(place + size) % 8
 
 
 def _directory(values: Sequence[_Value], place: int, *, big: bool, following: int) -> bytes:

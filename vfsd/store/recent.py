@@ -68,6 +68,14 @@ class Recent(Generic[Value]):
                 self._values.move_to_end(key)
             return found
 
+    def put(self, key: Hashable, value: Value) -> None:
+        """A value in the place of one that may be here."""
+        with self._lock:
+            replaced = self._values.pop(key, None)
+            if replaced is not None:
+                self._bytes -= self._weigh(replaced)
+            self._keep(key, value)
+
     def clear(self) -> None:
         """What the values were made from has changed, or was damaged: make everything anew."""
         with self._lock:

@@ -9,6 +9,7 @@
 - `array`: an array's metadata, and where its chunks lie
 - `reading`: pixels out of its chunks, through a bounded cache
 - `image`: an image's metadata
+- `virtual_file`: a TIFF that is made while it is read
 - `view`: the tree of TIFFs
 
 Nothing here is imported before an OME-Zarr is mounted or looked at, and zarr-python never. Callable from any thread; the
@@ -16,6 +17,7 @@ locks (in `Recent`, `ChunkReader`, `ZarrView`) are named where they are, and pro
 """
 
 from vfsd.store.foreign.folder import ForeignError
-from vfsd.store.foreign.view import Folder, RealFile, VirtualFile, ZarrView, is_ome_zarr
+from vfsd.store.foreign.view import Folder, RealFile, ZarrView, is_ome_zarr
+from vfsd.store.foreign.virtual_file import VirtualFile
 
 __all__ = ["Folder", "ForeignError", "RealFile", "VirtualFile", "ZarrView", "is_ome_zarr"]

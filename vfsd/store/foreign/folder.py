@@ -98,6 +98,13 @@ class ForeignFolder:
         finally:
             os.close(fd)
 
+    def version(self, path: bytes) -> Identity | None:
+        """What tells this version of a document from the next; None where there is none."""
+        try:
+            return identity(self.stat(path))
+        except OSError:
+            return None
+
     def names(self, path: bytes) -> list[bytes]:
         """The names in a directory, sorted; raises OSError."""
         fd = self.open(path, os.O_DIRECTORY)

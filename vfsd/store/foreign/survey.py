@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfsd.store.foreign.view import IMAGEJ_SUFFIX, OME_SUFFIX, Folder, VirtualFile, ZarrView
+from vfsd.store.foreign.view import IMAGEJ_SUFFIX, OME_SUFFIX, Folder, ZarrView
+from vfsd.store.foreign.virtual_file import VirtualFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,26 +17,19 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Final, final
 
 from vfsd.errors import shown_path
-from vfsd.images import (
-    StackFacts,
-    SynthesisError,
-    SynthesizedTiff,
-    imagej_description,
-    imagej_metadata,
-    ome_xml,
-    synthesize_hyperstack,
-    synthesize_ome_tiff,
-)
-from vfsd.store.foreign.folder import ABSENT, ForeignError, ForeignFolder, Json
+from vfsd.images import SynthesisError
+from vfsd.store.foreign.folder import ABSENT, ForeignError, ForeignFolder, Identity, Json
 from vfsd.store.foreign.image import ForeignImage, below, group_metadata, read_image
 from vfsd.store.foreign.reading import ChunkReader
+from vfsd.store.foreign.virtual_file import VirtualFile, hyperstack, ome_tiff
+from vfsd.store.recent import Recent
 from vfsd.store.zarr_folders import may_be_zarr
 
 log = logging.getLogger("vfsd.foreign")
@@ -45,76 +38,17 @@ SUFFIXES: Final = (b".ome.zarr", b".zarr")
 OME_SUFFIX, IMAGEJ_SUFFIX = b".ome.tif", b".tif"
 # What bioformats2raw keeps of the original metadata; its place is given by its layout, version 3.
 ORIGINAL_METADATA: Final = b"OME/METADATA.ome.xml"
-SOFTWARE: Final = "vfsd"
 # Longer names the kernel does not let through.
 LONGEST_NAME: Final = 255
 # Seconds for which a folder that was just read is not read again: a lookup of each of its names follows.
 LISTING_LASTS: Final = 1.0
 KEPT_LISTINGS: Final = 64
+# Images whose metadata are kept as long as these are the same: a plate of 384 wells and 9 fields needs 25 MB.
+KEPT_IMAGE_BYTES: Final = 32 << 20
 # Problems that are remembered, so that each is said once.
 MOST_PROBLEMS: Final = 10_000
-# Copies of whole files are made in pieces of this size.
-PIECE: Final = 4 << 20
 # Images that a well or a folder of series can list; more are no acquisition, and would be a listing without end.
 MOST_IMAGES: Final = 100_000
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class VirtualFile:
-    """A TIFF that is made while it is read.
-
-    Attributes
-    ----------
-    mtime : int
-        Of the image's metadata, in ns.
-    """
-
-    tiff: SynthesizedTiff
-    image: ForeignImage
-    reader: ChunkReader
-
-    @property
-    def size(self) -> int:
-        """Its size in bytes."""
-        return self.tiff.size
-
-    @property
-    def mtime(self) -> int:
-        """When its metadata were written, ns."""
-        return self.image.mtime
-
-    def read_range(self, offset: int, size: int) -> bytes:
-        """The bytes [offset, offset + size), fewer at the end; decodes only the chunks that they touch.
-
-        Raises
-        ------
-        OSError
-            EIO: a chunk is damaged or its codec not known, with its path and the reason.
-        """
-        size = max(0, min(size, self.size - offset))
-        out = memoryview(bytearray(size))
-        head = self.tiff.read_head(offset, size)
-        out[: len(head)] = head
-        image, (_, _, _, rows, columns) = self.image, self.image.axes
-        for run in self.tiff.locate(offset, size):
-            place = image.place(run.time, run.channel, run.slice)
-            start = run.file_offset - offset
-            self.reader.read_plane(image.array, place, rows, columns, run.plane_offset, out[start : start + run.length])
-        return bytes(out)
-
-    def copy_into(self, fd: int, size: int) -> None:
-        """Write its first `size` bytes into an empty file."""
-        for offset in range(0, size, PIECE):
-            piece = memoryview(self.read_range(offset, min(PIECE, size - offset)))
-            while piece:
-                written = os.pwrite(fd, piece, offset)
-                piece, offset = piece[written:], offset + written
-
-    def describe(self) -> dict[str, object]:
-        """Where its pixels come from, for people and programs."""
-        image = self.image
-        return {"image": os.fsdecode(image.path), "array": os.fsdecode(image.array.path), **image.array.describe()}
 
 
 @final
@@ -139,6 +73,20 @@ Shown = Folder | VirtualFile | RealFile
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The files of an image, and the versions of the documents that they were made of."""
+
+    versions: tuple[Identity | None, ...]
+    files: list[tuple[bytes, VirtualFile]]
+
+    @property
+    def weight(self) -> int:
+        """Bytes that they take, about."""
+        return 2048 + sum(len(file.tiff.first) for _, file in self.files)
+
+
+@final
 class ZarrView:
     """See the module. Paths are raw bytes without a leading slash; b"" is the root.
 
@@ -154,6 +102,7 @@ class ZarrView:
         self.folder = ForeignFolder(root)
         self._said: dict[tuple[bytes, str], None] = {}
         self._reader = ChunkReader(self.folder)
+        self._images: Recent[_Known] = Recent(lambda known: known.weight, KEPT_IMAGE_BYTES)
         self._lock = threading.Lock()  # for `_listings` only, never held while a folder is read
         self._listings: dict[bytes, tuple[float, dict[bytes, Shown]]] = {}
         try:
@@ -377,39 +326,42 @@ class ZarrView:
             self._say(labels, error)
 
     def _files(self, path: bytes, name: bytes) -> Iterator[tuple[bytes, Shown]]:
-        try:
-            image = read_image(self.folder, path, shown_path(name))
-        except ForeignError as error:
-            self._say(path, error)
-            return
+        known = self._images.find((path, name))
+        if known is None or known.versions != self._versions(path, known.files[0][1].image.array.path):
+            try:
+                image = read_image(self.folder, path, shown_path(name))
+            except ForeignError as error:
+                self._say(path, error)
+                return
+            known = _Known(self._versions(path, image.array.path), self._made(image, name))
+            newest = max(version[3] for version in known.versions if version is not None)
+            if known.files and newest == image.mtime:  # else it was changed a moment ago
+                self._images.put((path, name), known)
+        yield from known.files
+
+    def _versions(self, path: bytes, array: bytes) -> tuple[Identity | None, ...]:
+        """Of all documents that say something of an image."""
+        documents = (
+            *(path + b"/" + name if path else name for name in (b"zarr.json", b".zgroup", b".zattrs")),
+            *(array + name for name in (b"/zarr.json", b"/.zarray")),
+        )
+        return tuple(self.folder.version(document) for document in documents)
+
+    def _made(self, image: ForeignImage, name: bytes) -> list[tuple[bytes, VirtualFile]]:
+        """The one or two files of an image."""
+        files: list[tuple[bytes, VirtualFile]] = []
         obstacle = image.array.pipeline.obstacle
         if obstacle is not None:
             self._say(image.array.path, f"can be listed, but not read: {obstacle}")
         try:
-            yield name + OME_SUFFIX, VirtualFile(_ome_tiff(image, image.facts), image, self._reader)
+            files.append((name + OME_SUFFIX, VirtualFile(ome_tiff(image), image, self._reader)))
         except SynthesisError as error:
-            self._say(path, error)
+            self._say(image.path, error)
         try:
-            yield name + IMAGEJ_SUFFIX, VirtualFile(_hyperstack(image, image.facts), image, self._reader)
+            files.append((name + IMAGEJ_SUFFIX, VirtualFile(hyperstack(image), image, self._reader)))
         except SynthesisError as error:  # there is the other file, with the same pixels
-            log.debug("no_hyperstack path=%s reason=%s", shown_path(path), error)
-
-
-def _ome_tiff(image: ForeignImage, facts: StackFacts) -> SynthesizedTiff:
-    description = ome_xml(image.stack, facts, SOFTWARE)
-    return synthesize_ome_tiff(image.stack, description, pixel_size_um=facts.pixel_size_um, software=SOFTWARE)
-
-
-def _hyperstack(image: ForeignImage, facts: StackFacts) -> SynthesizedTiff:
-    size = facts.pixel_size_um
-    if size is None and facts.z_step_um is not None:
-        facts = replace(facts, z_step_um=None)  # ImageJ has one unit for all three
-    return synthesize_hyperstack(
-        image.stack,
-        imagej_description(image.stack, facts),
-        pixels_per_unit=None if size is None else (1 / size[0], 1 / size[1]),
-        metadata=imagej_metadata(image.stack, facts),
-    )
+            log.debug("no_hyperstack path=%s reason=%s", shown_path(image.path), error)
+        return files
 
 
 def _without_suffix(name: bytes) -> bytes:
