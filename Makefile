@@ -82,6 +82,10 @@ docs: setup
 bench: setup
 	@$(BIN)/python -m benchmarks
 
+# On a GPU: is it right, how fast is it; the figures go into docs/gpu.md. Wants numpy, cupy and numcodecs, nothing of setup.
+gpu:
+	@$(PYTHON) -m benchmarks.gpu --json build/gpu.json --document docs/gpu.md $(ARGS)
+
 # Programs of others that look for differences from a local file system: see tests/conformance/.
 posix: setup
 	$(call install,$(POSIX_PACKAGES))

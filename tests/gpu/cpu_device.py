@@ -6,7 +6,8 @@ import contextlib
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,24 @@ class CpuDevice:
 
     def synchronize(self) -> None:
         pass
+
+
+class CpuMachine:
+    """A `benchmarks.gpu_machine.Machine` without a GPU; its figures mean nothing."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.device = CpuDevice(library)
+
+    def facts(self) -> dict[str, Any]:
+        return {"gpu": "none"}
+
+    def seconds(self, work: Callable[[], None], stream: object) -> float:
+        begin = time.perf_counter()
+        work()
+        return time.perf_counter() - begin
+
+    def copy_on_device(self, source: np.ndarray, target: np.ndarray, stream: object) -> None:
+        target[:] = source
+
+    def has_nvcomp(self) -> str:
+        return "no GPU"

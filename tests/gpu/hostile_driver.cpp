@@ -141,7 +141,8 @@ int main(int count, char **arguments)
             }
             if (most) {
                 const u64 words[] = {word(input), word(chunks), 3, word(rows), word(out), word(errors), 0, most, slot};
-                const u32 shared = FUSED_WARPS * (u32)sizeof(WarpScratch) + most * slot;
+                const u32 warps = most < FUSED_WARPS ? most : (u32)FUSED_WARPS;
+                const u32 shared = warps * (u32)sizeof(WarpScratch) + most * slot;
                 run(by_window ? decode_fused_by_window_kernel : decode_fused_by_sequence_kernel, blocks, 1, shared, order, words);
             }
             {

@@ -17,8 +17,23 @@ Threads: loads take turns (one lock, held for the whole load); a `Loader`, a `Ba
 thread at a time. Reads run on threads of the loader's own, which get paths and buffers.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from vfsd.gpu.device import NoDeviceError
-from vfsd.gpu.loader import ChunksDamaged
-from vfsd.gpu.loading import CpuPathWarning, iterate, load
+
+if TYPE_CHECKING:
+    from vfsd.gpu.loader import ChunksDamaged
+    from vfsd.gpu.loading import CpuPathWarning, iterate, load
 
 __all__ = ["ChunksDamaged", "CpuPathWarning", "NoDeviceError", "iterate", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """The rest when somebody asks: `loading` brings the store, which `make gpu` does without."""
+    if name not in __all__:
+        raise AttributeError(f"module 'vfsd.gpu' has no attribute {name!r}")
+    from vfsd.gpu import loader, loading
+
+    return getattr(loader if name == "ChunksDamaged" else loading, name)

@@ -120,7 +120,7 @@ class BatchDecoder:
         for fewest, most in steps:
             arguments = [source, chunks, chunk_count, rows, out, errors]
             arguments += [np.uint32(fewest), np.uint32(most), np.uint32(slot_bytes)]
-            shared = FUSED_WARPS * WARP_SCRATCH_BYTES + most * slot_bytes
+            shared = min(most, FUSED_WARPS) * WARP_SCRATCH_BYTES + most * slot_bytes
             self._launch(f"decode_fused_{way}_kernel", (blocks, 1), FUSED_WARPS * 32, shared, arguments)
 
         if self._engine.nvcomp:

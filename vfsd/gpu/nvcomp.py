@@ -128,7 +128,8 @@ def decode_streams(
 
 def _choose(flags: DeviceArray, yes: np.uint64, no: np.uint64) -> DeviceArray:
     """`yes` where a flag is set, else `no`."""
-    return (flags != 0).astype(np.uint64) * (yes - no) + no  # modulo 2^64
+    distance = np.uint64((int(yes) - int(no)) % (1 << 64))
+    return (flags != 0).astype(np.uint64) * distance + no  # modulo 2^64
 
 
 def _temporary_size(nvcomp: ctypes.CDLL, streams: int, largest: int, total: int, size: Any) -> int:

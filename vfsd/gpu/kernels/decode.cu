@@ -72,8 +72,8 @@ DEVICE void interleave_streams(const u8 *input, const Stream *streams, const u8 
 }
 
 // Grid: a block a Blosc block. A block with `fewest` to `most` compressed streams that `plan` marked: these are decoded
-// into slots of shared memory, and interleaved from there with those that are stored. Shared memory: FUSED_WARPS
-// WarpScratch, then `most` slots of `slot_bytes`, a multiple of 16.
+// into slots of shared memory, and interleaved from there with those that are stored. Shared memory: a WarpScratch for each
+// warp that decodes, `most` or FUSED_WARPS, then `most` slots of `slot_bytes`, a multiple of 16.
 template <bool BY_WINDOW>
 DEVICE void decode_fused(const u8 *input, const Chunk *chunks, u32 chunk_count, const Stream *streams, u8 *out,
                          u32 *errors, u32 fewest, u32 most, u32 slot_bytes, u8 *shared)
@@ -90,7 +90,7 @@ DEVICE void decode_fused(const u8 *input, const Chunk *chunks, u32 chunk_count, 
     if (compressed < fewest || compressed > most)
         return;
 
-    u8 *const slots = shared + FUSED_WARPS * sizeof(WarpScratch);
+    u8 *const slots = shared + (most < FUSED_WARPS ? most : (u32)FUSED_WARPS) * sizeof(WarpScratch);
     EACH_WARP(w, FUSED_WARPS)
         u32 slot = 0;
         for (u32 k = 0; k < count; k++) {
