@@ -8,7 +8,7 @@ import click
 
 # In the order of a user's day; "demo-plate" is the module demo_plate.
 NAMES = (
-    *("mount", "umount", "flush", "status", "stats", "info"),
+    *("mount", "umount", "flush", "status", "stats", "info", "warm"),
     *("convert", "verify", "export", "recover", "doctor", "config", "install-helpers", "demo-plate"),
 )
 

@@ -90,6 +90,10 @@ class DaemonClient:
         names = None if paths is None else [os.fsdecode(path) for path in paths]
         return self._follow("/flush", {"paths": names}, SILENCE_SECONDS)
 
+    def warm(self, paths: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+        """POST /warm; the same. b"" is the whole plate."""
+        return self._follow("/warm", {"paths": [os.fsdecode(path) for path in paths]}, SILENCE_SECONDS)
+
     def unmount(self, timeout: float | None) -> Iterator[dict[str, Any]]:
         """POST /umount; the same. Asking again joins an unmount that is under way."""
         # A daemon that works gives up at the time limit; one that is silent beyond it does not work.

@@ -3,6 +3,7 @@
     GET  /status                        one JSON object
     POST /flush   {"paths": [..]|null}  a JSON document a line: progress, at last one result
     POST /umount  {"timeout": s|null}   the same
+    POST /warm    {"paths": [..]}       the same
 
 Only the owner of the mount and root can connect: the socket has mode 0600 in a folder of mode 0700.
 Operations belong to the session: a client that goes away ends nothing, and a second `umount` follows the
@@ -46,6 +47,8 @@ class Controlled(Protocol):
     def begin_flush(self, paths: Sequence[bytes] | None) -> Operation: ...
 
     def begin_unmount(self, timeout: float | None) -> Operation: ...
+
+    def begin_warm(self, paths: Sequence[bytes]) -> Operation: ...
 
 
 async def serve_control(session: Controlled, listener: socket.socket, stop: trio.Event) -> None:
@@ -108,6 +111,12 @@ def application(session: Controlled) -> Starlette:
             raise HTTPException(400, "paths must be a list of plate-relative paths, or null")
         return _lines(session.begin_flush(None if paths is None else [os.fsencode(path) for path in paths]))
 
+    async def warm(request: Request) -> Response:
+        paths = (await _document(request)).get("paths")
+        if paths is None or not _is_list_of_paths(paths):
+            raise HTTPException(400, "paths must be a list of plate-relative paths")
+        return _lines(session.begin_warm([os.fsencode(path) for path in paths]))
+
     async def umount(request: Request) -> Response:
         timeout = (await _document(request)).get("timeout")
         if timeout is not None and not _is_duration(timeout):
@@ -119,6 +128,7 @@ def application(session: Controlled) -> Starlette:
             Route("/status", status, methods=["GET"]),
             Route("/flush", flush, methods=["POST"]),
             Route("/umount", umount, methods=["POST"]),
+            Route("/warm", warm, methods=["POST"]),
         ],
         exception_handlers={HTTPException: _explain, Exception: _explain_unexpected},
     )

@@ -119,6 +119,7 @@ async def _live(
     from vfsd.daemon.service_manager import ServiceManager
     from vfsd.daemon.session import Session
     from vfsd.daemon.streaming import Streaming
+    from vfsd.daemon.warming import run_warm
     from vfsd.flush import Verify, flush_tree
     from vfsd.fuse import make_transport
     from vfsd.plates import choose_formats
@@ -182,13 +183,17 @@ async def _live(
         if options.ingest:
             ingesting = Ingesting(stack.tree, store_of_source, lambda: stack.tree.contents.last_used, formats=formats)
             background.append(ingesting.run)
-        background.append(leave_mount_table)
+        prefetcher = stack.tree.prefetcher
+        prefetcher.enabled = options.prefetch
+        background += [prefetcher.run, leave_mount_table]
         if manager is not None:
             background.append(lambda: manager.watch(session))
         session = Session(stack, transport, flush, serve_control=_serve_control, background=background)
         session.describe["transport_choice"] = lambda: choice.why
         session.describe["passthrough"] = transport.passthrough
         session.describe["streaming"] = streaming.status
+        session.describe["prefetch"] = prefetcher.status
+        session.warm, session.rest = partial(run_warm, stack.tree), prefetcher.rest
         if ingesting is not None:
             session.describe["ingesting"] = ingesting.status
         outcome = await session.run(when_ready)

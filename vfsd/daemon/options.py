@@ -23,6 +23,7 @@ class MountOptions:
     stream_above: int | None = None
     read_only: bool = False
     allow_other: bool = False
+    prefetch: bool = True
     foreground: bool = False
     transport: str = "auto"
     plate_format: str | None = None

@@ -97,6 +97,10 @@ class Session:
         self._background = background
         self.describe: dict[str, Callable[[], object]] = {}
         """Further entries of `status`, by name."""
+        self.warm: Callable[[Operation, Sequence[bytes]], Awaitable[None]] | None = None
+        """Makes files ready and ends the operation, whatever happens."""
+        self.rest: Callable[[], Awaitable[None]] | None = None
+        """Ends what is done for programs that read, once there are none; comes back when nothing of it runs."""
         self._leave = leave
         self.state = MountState.STARTING
         self._unmounted = trio.Event()
@@ -178,6 +182,15 @@ class Session:
             )
         else:
             self._nursery.start_soon(self._run_flush, operation, paths)
+        return operation
+
+    def begin_warm(self, paths: Sequence[bytes]) -> Operation:
+        """Make files ready that are about to be read, while mounted."""
+        operation = Operation("warm")
+        if self._unmounted.is_set() or self._nursery is None or self.warm is None:
+            operation.finish(Outcome(BusyError.exit_code, str(self.state), "the mount is gone"))
+        else:
+            self._nursery.start_soon(self.warm, operation, paths)
         return operation
 
     def begin_unmount(self, timeout: float | None) -> Operation:
@@ -432,6 +445,8 @@ class Session:
         self._enter(MountState.FINISHING, operation)
         self._stack.announce(None)
         before, clean = self._flushed_before_unmount, False
+        if self.rest is not None:
+            await self.rest()
         try:
             summary = await self._flush_once(operation)
             total = summary if before is None else before.then(summary)

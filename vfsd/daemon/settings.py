@@ -108,6 +108,7 @@ SETTINGS = (
     Setting("stream_above", Kind.SIZE, "New data beyond this goes to the store at once.", "10G", "SIZE"),
     Setting("read_only", Kind.FLAG, "Nothing can be changed or added.", "no"),
     Setting("allow_other", Kind.FLAG, "Let other users in, by the files' permissions.", "no"),
+    Setting("prefetch", Kind.FLAG, "Make ready what a program is about to open.", "yes"),
     Setting(
         "transport",
         Kind.TEXT,

@@ -412,6 +412,10 @@ class Catalogue:
         )
         return ((groups[row[2]], _plane_from_row(row)) for row in rows if row[2] in groups)
 
+    def images_of_group(self, group: int) -> list[str]:
+        """The paths of the images in a group that have a plane, in their order."""
+        return [image for (image,) in self._db.execute("SELECT DISTINCT image FROM plane WHERE grp = ?", (group,))]
+
     def owner_of_location(self, location: bytes) -> int | None:
         """Whose plain object has this key, or None."""
         row = self._db.execute("SELECT ino FROM inode WHERE location = ?", (location,)).fetchone()

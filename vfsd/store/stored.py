@@ -284,6 +284,13 @@ class StoredFile:
             return False  # who may sleep looks again, and says so
         return os.pwrite(fd, out, 0) == self.record.size
 
+    def ask_ahead(self, most: int) -> None:
+        """Have the kernel read the shard of the first plane, at most so many bytes, and read its index."""
+        plane = self.planes[0]
+        if isinstance(self._reader, LocalStorage):
+            self._reader.ask_ahead(plane.shard_key, most)
+        self._shards.index(plane.shard_key, plane.geometry.chunks_per_shard)
+
     def rebuild_buffer(self, out: memoryview) -> None:
         """The same into a buffer of the file's size."""
 

@@ -110,6 +110,7 @@ class _Walk:
     recent: list[Place]
     ahead: int = FIRST_AHEAD
     used: int = 0
+    told: int = 0
 
     def reaches(self, rank: int) -> bool:
         """Whether a rank lies where the walk is about to be."""
@@ -131,7 +132,7 @@ class Walks:
     Example
     -------
     >>> walks = Walks(Grid((8, 12, 4)))                                   # rows, columns, fields
-    >>> [list(walks.note((0, 0, field))) for field in range(3)][-1]
+    >>> [list(walks.note((0, 0, field)) or ()) for field in range(3)][-1]
     [(0, 0, 3), (0, 1, 0)]
     """
 
@@ -143,16 +144,19 @@ class Walks:
         self._missed = 0
         self._liked: list[int] = []
 
-    def note(self, place: Place) -> Iterator[Place]:
-        """A program took a place; those that it will take next, the nearest first. Nothing where that cannot be said."""
+    def note(self, place: Place) -> Iterator[Place] | None:
+        """A program took a place; those that it will take next, the nearest first, unless they were said before.
+
+        None where that cannot be said. They may be asked for one after the other, or not at all.
+        """
         self._noted += 1
         if len(place) != len(self.grid.extents) or self.grid.size < 2:
-            return iter(())
+            return None
         walk = self._claim(place)
         if walk is None:
             walk = self._begin(place)
         if walk is None:
-            return iter(())
+            return None
         walk.used = self._noted
         return self._expected(walk)
 
@@ -229,7 +233,8 @@ class Walks:
         if forwards == 0:
             return None
         step = int(steps[order]) * (1 if forwards > 0 else -1)
-        return _Walk(order, step, max(line) if step > 0 else min(line), [])
+        last = max(line) if step > 0 else min(line)
+        return _Walk(order, step, last, [], told=last)
 
     def _dislike(self, order: int) -> int:
         return self._liked.index(order) if order in self._liked else len(self._liked)
@@ -239,4 +244,6 @@ class Walks:
             rank = walk.last + number * walk.step
             if not 0 <= rank < self.grid.size:
                 return
-            yield self.grid.place(walk.order, rank)
+            if (rank - walk.told) // walk.step > 0:
+                walk.told = rank
+                yield self.grid.place(walk.order, rank)

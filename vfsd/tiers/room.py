@@ -143,8 +143,8 @@ class Room:
 
     # --- making place
 
-    def make(self, tier: TierName, amount: int) -> bool:
-        """Whether `amount` more bytes fit into a tier, after dropping clean files where that helps."""
+    def make(self, tier: TierName, amount: int, *, only: Warmth = Warmth.BEING_WRITTEN) -> bool:
+        """Whether `amount` more bytes fit into a tier, after dropping clean files where that helps, `only` up to that warmth."""
         budget = self.budgets[tier]
         if budget.fits(amount):
             return True
@@ -152,6 +152,13 @@ class Room:
         droppable = [file for file in self.clean[tier] if file.settled and file.allocated]
         if sum(file.allocated for file in droppable) < missing:
             return False
+        if only < Warmth.BEING_WRITTEN:
+            going = self.coldest(droppable, missing)
+            if self.rank(going[-1])[0] > only:
+                return False
+            for file in going:
+                self.drop(file)
+            return True
         self._drop_coldest(droppable, max(missing, int(budget.limit * AHEAD)))
         return True
 

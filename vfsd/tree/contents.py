@@ -28,6 +28,7 @@ from vfsd.store.stored import StoredFile
 from vfsd.tiers import Need, TierFile, TierFiles, Warmth, copy_unchanged, is_companion, read_disk
 from vfsd.tree.durability import Durability
 from vfsd.tree.hard_links import HardLinks
+from vfsd.tree.hydration import Hydration
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
 from vfsd.tree.recording import Recording
@@ -41,10 +42,6 @@ log = logging.getLogger("vfsd.tree")
 # Stored files over this size are never rebuilt as a whole for reading: a 4 GB stack would push everything else out of
 # RAM to answer a read of its header.
 LARGE_FILE = 256 << 20
-
-# Stored files up to this size are rebuilt on the event loop where the store's bytes are in memory: a plane of 512 x 512
-# takes half a millisecond, and a thread as long to begin when the machine is busy.
-AT_ONCE = 640 << 10
 
 
 @final
@@ -99,6 +96,13 @@ class Contents:
         tiers.owner.dropped = self._dropped
         tiers.owner.spare = durability.give_back
         tiers.owner.warmth = self._warmth
+        self.hydration = Hydration(layers, tiers)
+        self.on_open: Callable[[Node], None] = lambda node: None
+        """Told of each file that is opened for reading (prefetch)."""
+        self.is_expected: Callable[[int], bool] = lambda ino: False
+        """Whether a hydrated file was made for a reader that has not come yet."""
+        self.on_dropped: Callable[[int], None] = lambda ino: None
+        """Told of the inode of each clean file that went."""
         self.closing = False
         """Whether the daemon is about to end: nothing may be opened any more."""
         self.last_used = 0.0
@@ -132,6 +136,8 @@ class Contents:
         except BaseException:
             self._close(node, writable)
             raise
+        if not writable:
+            self.on_open(node)
         noticed = not (self._read_only or flags & os.O_NOATIME)
         return OpenFile(node, flags, writable=writable, keep_cache=keep_cache, noticed=noticed)
 
@@ -189,7 +195,7 @@ class Contents:
             if kind is Kind.SOURCE:
                 if self._tiers.descriptors.known(node):
                     return await self._read_source(handle, offset, size)
-                if handle.made is not None or self._makes_files:
+                if handle.made is not None or self.makes_files:
                     found = await self._read_made(handle, offset, size)
                     if found is not None:
                         return found
@@ -200,7 +206,7 @@ class Contents:
                 raise OSError(errno.EIO, "its bytes are lost", node.path())
             if node.record.size > LARGE_FILE:
                 return await self._read_stored_range(handle, offset, size)
-            if node.record.size <= AT_ONCE and self._hydrate_at_once(node):
+            if self.hydration.hydrate_at_once(node):
                 continue
             try:
                 await self.hydrate(node)
@@ -220,7 +226,7 @@ class Contents:
             return await read_disk(fd, offset, size)
 
     @property
-    def _makes_files(self) -> bool:
+    def makes_files(self) -> bool:
         return self._layers.source is not None and self._layers.source.makes_files
 
     async def _read_made(self, handle: OpenFile, offset: int, size: int) -> bytes | None:
@@ -251,7 +257,7 @@ class Contents:
 
     async def _open_source(self, node: Node) -> bool:
         """Open the source's file and follow its attributes; whether it is as it was when it was last opened."""
-        if self._makes_files and await self._made(node) is not None:
+        if self.makes_files and await self._made(node) is not None:
             return False  # nothing tells whether the pixels that it is made of are the same
         opener = self._source_opener(node)
         at_once = self._open_at_once(node)
@@ -308,40 +314,7 @@ class Contents:
 
     async def hydrate(self, node: Node) -> None:
         """Rebuild a stored file's bytes into a clean tier file."""
-        async with self._layers.gate(node):
-            if node.data is None:
-                file = await self._rebuild(node, node.record.version, Need.OPTIONAL)
-                self._tiers.mark_clean(file)
-                node.data = file
-
-    def _hydrate_at_once(self, node: Node) -> bool:
-        """The same for a small file, without a thread: whether all that it takes was in memory."""
-        if node.data is not None or (node.gate is not None and node.gate.locked()):
-            return False
-        stored = self._layers.store.files.describe(node.record)
-        file = self._tiers.create(node.ino, node.record.version, expected_size=node.record.size)
-        done = False
-        try:
-            done = self._tiers.fill_at_once(file, node.record.size, stored.rebuild_at_once)
-        finally:
-            if not done:
-                self._tiers.discard(file)
-        if done:
-            self._tiers.mark_clean(file)
-            node.data = file
-        return done
-
-    async def _rebuild(self, node: Node, version: int, need: Need) -> TierFile:
-        stored = self._layers.store.files.describe(node.record)
-        file = self._tiers.create(node.ino, version, expected_size=node.record.size)
-        began = trio.current_time()
-        try:
-            await self._tiers.fill(file, node.record.size, stored.rebuild, need=need)
-        except BaseException:
-            self._tiers.discard(file)
-            raise
-        self._tiers.room.hydrate_rate.add(node.record.size, trio.current_time() - began)
-        return file
+        await self.hydration.hydrate(node)
 
     # --- writing
 
@@ -428,7 +401,7 @@ class Contents:
         # the flush makes stored files that lost their name private, and must not wait for a flush to make room
         need = Need.PATIENT if node.record.nlink else Need.NOW
         if node.record.kind is not Kind.SOURCE:
-            return await self._rebuild(node, version, need)
+            return await self.hydration.rebuild(node, version, need)
         made = await self._made(node)
         if made is not None:
             size = made.size if keep is None else min(keep, made.size)
@@ -516,6 +489,7 @@ class Contents:
         node = self._layers.nodes.get(file.ino)
         if node is not None and node.data is file:
             node.data = None
+        self.on_dropped(file.ino)
 
     def _warmth(self, file: TierFile) -> Warmth | None:
         """What is known of a file beyond its use; asked for every file when one is to go."""
@@ -526,4 +500,6 @@ class Contents:
             return Warmth.BEING_WRITTEN
         if node.opens:
             return Warmth.IN_USE
+        if self.is_expected(file.ino):
+            return Warmth.WAITING
         return Warmth.COMPANION if is_companion(node.name, file.size) else None

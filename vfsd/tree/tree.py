@@ -26,6 +26,7 @@ from vfsd.tree.journal import Journal
 from vfsd.tree.layers import Layers
 from vfsd.tree.names import Names
 from vfsd.tree.node import Node
+from vfsd.tree.prefetching import Prefetcher
 from vfsd.tree.recording import Recording
 from vfsd.tree.recovery import Losses, Recovery
 from vfsd.tree.source import AnySource, Source
@@ -96,6 +97,7 @@ class Tree:
         self.contents = Contents(self.layers, recording, links, tiers, self.durability, read_only=read_only)
         self.extents = Extents(self.contents, tiers)
         self.backings = Backings(self.layers, self.contents, tiers)
+        self.prefetcher = Prefetcher(self.layers, self.contents, tiers)
         self.names = Names(self.layers, recording, links, self.contents, read_only=read_only)
         self.attributes = AttributeOperations(self.layers, recording, links, self.contents, tiers, read_only=read_only)
 

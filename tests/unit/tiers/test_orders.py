@@ -20,7 +20,7 @@ def walk_of(extents: tuple[int, ...], order: tuple[int, ...], step: int, backwar
 
 def predictions(extents: tuple[int, ...], places: list[Place]) -> list[list[Place]]:
     walks = Walks(Grid(extents))
-    return [list(walks.note(place)) for place in places]
+    return [list(walks.note(place) or ()) for place in places]
 
 
 def share_foretold(extents: tuple[int, ...], places: list[Place]) -> float:
@@ -101,9 +101,20 @@ def test_reading_by_chance_is_rarely_taken_for_a_walk() -> None:
 
 
 def test_little_is_expected_at_first_and_more_with_each_hit() -> None:
-    ahead = list(map(len, predictions((1000,), [(number,) for number in range(12)])))
-    assert ahead == [0, 0, 2, 4, 8, 16, 32, 32, 32, 32, 32, 32]
-    assert max(ahead) == MOST_AHEAD
+    ahead = predictions((1000,), [(number,) for number in range(12)])
+    furthest = [places[-1][0] - number for number, places in enumerate(ahead) if places]
+    assert furthest == [2, 4, 8, 16, 32, 32, 32, 32, 32, 32]
+    assert furthest[-1] == MOST_AHEAD
+    said = [place for places in ahead for place in places]
+    assert said == [(number,) for number in range(3, 44)]
+
+
+def test_what_was_not_asked_for_is_said_again() -> None:
+    walks = Walks(Grid((1000,)))
+    for number in range(6):
+        walks.note((number,))
+    assert next(walks.note((6,)) or iter(())) == (7,)
+    assert next(walks.note((7,)) or iter(())) == (8,)
 
 
 def test_nothing_is_expected_beyond_the_end() -> None:
@@ -119,9 +130,9 @@ def test_a_walk_that_turns_is_found_again() -> None:
 def test_discouraged_walks_begin_small_again() -> None:
     walks = Walks(Grid((1000,)))
     for number in range(10):
-        list(walks.note((number,)))
+        list(walks.note((number,)) or ())
     walks.discourage()
-    assert len(list(walks.note((10,)))) <= 4
+    assert len(list(walks.note((10,)) or ())) <= 4
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=2, max_size=2).map(tuple), max_size=3 * REMEMBERED))
@@ -133,5 +144,5 @@ def test_what_is_expected_lies_on_the_grid(places: list[Place]) -> None:
 
 def test_places_of_another_grid_are_no_places() -> None:
     walks = Walks(Grid((5, 5)))
-    assert list(walks.note((1,))) == []
-    assert list(Walks(Grid((1, 1))).note((0, 0))) == []
+    assert walks.note((1,)) is None
+    assert Walks(Grid((1, 1))).note((0, 0)) is None
