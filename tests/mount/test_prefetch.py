@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -18,9 +19,9 @@ ROWS_AND_FIELDS = re.compile(r"_([A-Z])(\d+)_s(\d+)_w(\d+)\.TIF$")
 
 @pytest.fixture
 def stored(tmp_path: Path, vfsd: Vfsd) -> tuple[Path, Path]:
-    """A plate of 12 wells with 2 fields of 2 channels, and its store."""
+    """A plate of 6 wells with 2 fields of 2 channels, and its store."""
     plate, store = tmp_path / "plate", tmp_path / "plate.vfs"
-    shape = ("--wells", "12", "--fields", "2", "--channels", "2", "--z", "1", f"--size={SIDE}")
+    shape = ("--wells", "6", "--fields", "2", "--channels", "2", "--z", "1", f"--size={SIDE}")
     vfsd.expect(DONE, "demo-plate", plate, *shape)
     vfsd.expect(DONE, "convert", plate, store, "--levels", "0")
     return plate, store
@@ -41,15 +42,12 @@ def figures(mount: Mount) -> dict[str, int]:
 
 
 def walk(mount: Mount, plate: Path, paths: list[Path]) -> None:
-    """Read file after file as a program does that computes in between: each waits until what is expected is ready."""
-
-    def is_ready() -> bool:
-        return figures(mount)["expected_files"] > 0
-
-    for path in paths:
+    """Read file after file as a program does that computes in between: what is expected is given time to be made."""
+    ram = Path(mount.status()["ram_directory"])
+    for count, path in enumerate(paths, start=1):
         assert (mount.path / path).read_bytes() == (plate / path).read_bytes()
-        if figures(mount)["made_files"] and path not in paths[-2:]:
-            wait_until(is_ready, "something to be expected")
+        if 6 < count < len(paths) - 1:
+            wait_until(lambda count=count: len(os.listdir(ram)) > count, "more files than were read")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0)], ids=["along rows", "by channels along columns"])
@@ -61,7 +59,7 @@ def test_a_walk_over_a_plate_finds_its_files_ready(
     with mounted(store, "--read-only") as mount:
         walk(mount, plate, [path for path, _ in found])
         told = figures(mount)
-        assert told["hits"] > 0.7 * len(found), told
+        assert told["hits"] > 0.6 * len(found), told
         assert told["waste"] <= 4, told
 
 
@@ -96,11 +94,11 @@ def test_warm_takes_no_room_that_is_needed(stored: tuple[Path, Path], mounted: M
     """RAM for a third of the plate: what a program has open and what it wrote stays, the rest is left."""
     plate, store = stored
     images = [path for path, _ in places(plate)]
-    with mounted(plate, "--store", store, "--ram", "12M", "--no-prefetch") as mount:
+    with mounted(plate, "--store", store, "--ram", "9M", "--no-prefetch") as mount:
         (mount.path / "mine.dat").write_bytes(bytes(5 << 20))
         told = json.loads(vfsd.expect(DONE, "warm", mount.path, "--json").out)["warm"]
         tiers = mount.status()["tiers"]
         assert told["files"] > len(images)
-        assert tiers["ram"]["bytes"] <= 12 << 20
+        assert tiers["ram"]["bytes"] <= 9 << 20
         assert (mount.path / "mine.dat").read_bytes() == bytes(5 << 20)
         (mount.path / "mine.dat").unlink()

@@ -121,6 +121,9 @@ def _in_full(facts: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name:<13} {value}"
     if facts.get("pressure"):
         yield from _pressure(facts)
+    ahead = facts.get("prefetch") or {}
+    if ahead.get("made_files"):
+        yield f"{'prefetch':<13} {ahead['hits']:,} files were ready when they were opened, {ahead['waste']:,} were not wanted"
     if facts["tiers"]:
         yield from tier_table(facts["tiers"])
 

@@ -45,6 +45,10 @@ class Told:
         self.asked.append(timeout)
         return self._begin("umount")
 
+    def begin_warm(self, paths: Sequence[bytes]) -> Operation:
+        self.asked.append(paths)
+        return self._begin("warm")
+
     def _begin(self, kind: str) -> Operation:
         if self.operation is None or self.operation.outcome is not None:
             self.operation = Operation(kind)
@@ -174,6 +178,9 @@ def post(path: Path, route: str, body: bytes) -> tuple[int, Any]:
         ("/flush", b'{"paths": ["/etc/passwd"]}', 400),
         ("/flush", b'{"paths": ["a\\u0000b"]}', 400),
         ("/flush", b'{"paths": ["\\ud800"]}', 400),
+        ("/warm", b"{}", 400),
+        ("/warm", b'{"paths": null}', 400),
+        ("/warm", b'{"paths": ["../elsewhere"]}', 400),
         ("/umount", b'{"timeout": "soon"}', 400),
         ("/umount", b'{"timeout": -1}', 400),
         ("/umount", b'{"timeout": NaN}', 400),
