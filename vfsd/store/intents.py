@@ -1,8 +1,8 @@
 """What a transaction does to the store's objects, written down before it is done, so that it can be undone or finished.
 
-`work/<generation>/` holds the new objects (`new/<serial>`), what they replace (`old/<number>`, a hard link or the object
-itself), the new catalogue (`catalogue`, `copy`), and `intents`: one record for each object that comes, is replaced, or goes. The
-file ends with a mark; without it nothing outside `work/` was touched yet.
+`work/<generation>/` holds the new objects (`new/<serial>`), what they replace (`old/<number>`, a hard link, or a copy where
+there are none), the new catalogue (`catalogue`, and once more as `copy`), and `intents`: one record for each object that
+comes, is replaced, or goes. The file ends with a mark; without it nothing outside `work/` was touched yet.
 
 Before the catalogue is renamed in, objects come and are replaced (`carry_out`), which `undo` takes back; after it, objects
 go (`finish`). Undoing and finishing are right at whatever point the change stopped, and may themselves be stopped and
@@ -21,7 +21,7 @@ from enum import Enum
 from pathlib import Path
 from typing import final
 
-from vfsd.store.storage import LocalStorage, sync_directories, sync_directory, write_all
+from vfsd.store.storage import LocalStorage, sync_directories, sync_directory, sync_file, write_all
 
 WORK = b"work"
 # The new catalogue once more, for the place of the old one's copy once the change has happened.
@@ -169,14 +169,19 @@ def recover_work(storage: LocalStorage, generation: int) -> list[str]:
 
 
 def _set_aside(path: bytes, aside: bytes) -> None:
+    """Without hard links by a copy: renamed aside, the object would be missing for those who read meanwhile."""
     try:
         os.link(path, aside, follow_symlinks=False)
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        os.rename(path, aside)
+        shutil.copyfile(path, aside + PART)
+        sync_file(aside + PART)
+        os.rename(aside + PART, aside)  # an aside that is there is whole: undoing puts it back
 
 
+# Ends the name of a copy that is not complete.
+PART = b".part"
 # What link(2) answers where it cannot make a hard link, or not one more.
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 

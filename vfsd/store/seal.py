@@ -22,7 +22,7 @@ import xxhash
 
 from vfsd.errors import StoredDataDamaged
 from vfsd.store.intents import COPY, COPY_KEY, WORK
-from vfsd.store.storage import LocalStorage, forget_pages, sync_file
+from vfsd.store.storage import LocalStorage, forget_pages, write_all
 
 CATALOGUE_KEY = b"catalog.sqlite"
 SEAL_KEY = b"catalog.xxh3"
@@ -85,6 +85,8 @@ def check_copies(storage: LocalStorage) -> list[tuple[bytes, str]]:
     if content != _encode(seal):
         damaged.append((SEAL_KEY, "is missing" if content is None else "is not as it was written"))
     catalogue, copy = _digest(storage.path(CATALOGUE_KEY)), _digest(storage.path(COPY_KEY))
+    if os.path.lexists(storage.path(WORK)) and copy in seal.values():
+        return damaged  # of the generation before: the change that was committed is not finished yet
     if catalogue is not None and copy != catalogue:
         damaged.append((COPY_KEY, "is missing" if copy is None else "is not what the catalogue is"))
     return damaged
@@ -132,13 +134,15 @@ def put_beside(catalogue: Path, work: bytes) -> bytes:
 def copy_synced(source: bytes, target: bytes) -> bytes:
     """Copy a file durably; the digest of what was read."""
     hasher = xxhash.xxh3_128()
-    with open(source, "rb", buffering=0) as reading, open(target, "wb", buffering=0) as writing:
-        while piece := reading.read(PIECE):
-            hasher.update(piece)
-            view = memoryview(piece)
-            while len(view):
-                view = view[writing.write(view) :]
-    sync_file(target)
+    with open(source, "rb", buffering=0) as reading:
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            while piece := reading.read(PIECE):
+                hasher.update(piece)
+                write_all(fd, piece)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
     forget_pages(target)
     return hasher.digest()
 

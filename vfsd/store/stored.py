@@ -162,13 +162,20 @@ class StoredPlane:
 
     def reader(self, shards: ShardIndexes) -> Callable[[int], bytes | None]:
         """What `decode_plane` asks for chunks."""
-        key, count, positions = self.shard_key, self.geometry.chunks_per_shard, self.positions
+        key, count, positions = self.chunks()
         return lambda tile: shards.chunk(key, count, positions[tile])
 
     def part_reader(self, shards: ShardIndexes) -> Callable[[int], RemoteFrame | None]:
         """What `decode_plane_range` asks for chunks."""
-        key, count, positions = self.shard_key, self.geometry.chunks_per_shard, self.positions
+        key, count, positions = self.chunks()
         return lambda tile: shards.frame(key, count, positions[tile])
+
+    def chunks(self) -> tuple[bytes, int, range]:
+        """Key of the shard, how many chunks it has room for, and where this plane's stand."""
+        try:
+            return self.shard_key, self.geometry.chunks_per_shard, self.positions
+        except GeometryError as error:  # a damaged row: the plane lies nowhere in the array
+            raise StoredDataDamaged(str(error), path=self.array_key) from error
 
 
 def labels_location(plate: bytes, name: str) -> bytes:
@@ -272,7 +279,11 @@ class StoredFile:
         if self.skeleton is None or len(self.planes) != 1 or self.skeleton.layout.compressed:
             return False
         plane = self.planes[0]
-        frames = [self._shards.chunk_at_once(plane.shard_key, at) for at in plane.positions]
+        try:
+            key, _, positions = plane.chunks()
+        except StoredDataDamaged:
+            return False
+        frames = [self._shards.chunk_at_once(key, at) for at in positions]
         if None in frames:
             return False
         out = np.empty(self.record.size, np.uint8).data

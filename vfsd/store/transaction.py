@@ -4,7 +4,7 @@ New objects are written under `work/<generation>/`, synced, and can be read back
 is published. `publish` then
 
 1. writes and syncs the list of intents,
-2. hard-links each object that will be replaced aside (renames, where the file system has no links),
+2. hard-links each object that will be replaced aside (copies it, where the file system has no links),
 3. renames the new objects in, and syncs the folders,
 4. seals the new catalogue (`seal`), renames it in and syncs it: from here on the change has happened.
 
