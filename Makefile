@@ -65,9 +65,11 @@ unit: setup
 soak: setup
 	@cd tests && $(BIN)/python -m model.soak
 
-# vfsd killed again and again while programs write; SEED and ROUNDS choose, and the seed is printed.
+# vfsd killed again and again while programs write, and power failing (root alone can try that); SEED, ROUNDS and FAILURES (of
+# each of ten disks) choose, and the seeds are printed.
 crash: setup
 	@cd tests && $(BIN)/python -m crash.rounds $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@cd tests && $(BIN)/python -m crash.power --disks 10 $(if $(FAILURES),--failures $(FAILURES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check --quiet .

@@ -4,7 +4,8 @@ Nothing of this is in the program: this module wraps, in the process that it sta
 the named steps below, and then runs the command. Without a plan in the environment it wraps nothing.
 
 A *point* is a place that can fail. Its label is `call@module:function` for a system call (of `CALLS`, made by that function
-of vfsd or on its behalf), and the name of a step for those of `STEPS`. A plan names points by pattern, as in file names.
+of vfsd or on its behalf; `call@thread:` where a thread was given nothing but the call), and the name of a step for those of
+`STEPS`. A plan names points by pattern, as in file names.
 
     faulty = with_faults(vfsd, Fault("fsync@vfsd.store.*", "EIO", nth=2))     # in a test: this vfsd fails once
     faulty = with_faults(vfsd, Fault("flush.release", "kill", after="mount.ready"))
@@ -214,14 +215,15 @@ def die() -> None:
 
 
 def _place() -> str:
-    """`module:function` of the innermost function of vfsd's rooms that is calling; "" if there is none."""
+    """`module:function` of the innermost function of vfsd's rooms that is calling; "" if it is none of vfsd's calls."""
     frame = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module.startswith(ROOMS):
             return f"{module}:{frame.f_code.co_qualname}"
         frame = frame.f_back
-    return ""
+    # A thread that was given nothing but the call.
+    return "" if threading.current_thread() is threading.main_thread() else "thread:"
 
 
 def _wrap_call(faults: Faults, name: str) -> None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from blackbox.daemons import Vfsd
@@ -39,7 +39,7 @@ def preload() -> None:
 
 
 class Forked:
-    """A running command; like `subprocess.Popen`, as far as it goes.
+    """A running command; like `subprocess.Popen`, as far as it goes. `prepare` is called in the new process.
 
     Attributes
     ----------
@@ -47,11 +47,13 @@ class Forked:
         Its exit code, negative for a signal, once `poll` or `wait` have seen it end.
     """
 
-    def __init__(self, vfsd: Vfsd, *arguments: str | Path, log: Path) -> None:
+    def __init__(
+        self, vfsd: Vfsd, *arguments: str | Path, log: Path, prepare: Callable[[], None] = lambda: None
+    ) -> None:
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
-            _be_the_command([os.fspath(argument) for argument in arguments], vfsd.environment, log)
+            _be_the_command([os.fspath(argument) for argument in arguments], vfsd.environment, log, prepare)
 
     def poll(self) -> int | None:
         """The exit code, or None while it runs."""
@@ -80,7 +82,9 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _be_the_command(arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+def _be_the_command(
+    arguments: list[str], environment: Mapping[str, str], log: Path, prepare: Callable[[], None]
+) -> None:
     """Never returns."""
     code = 70
     try:
@@ -94,6 +98,7 @@ def _be_the_command(arguments: list[str], environment: Mapping[str, str], log: P
         os.environ.update(environment)
         if plan := os.environ.pop(PLAN, ""):
             install(json.loads(plan))
+        prepare()
         from vfsd.cli import main
 
         code = main(arguments)

@@ -46,6 +46,7 @@ ANNOUNCED = ()
 
 POINTS = {
     "write": (
+        "*@thread:",
         "journal.change", "journal.commit", "journal.sync", "file.copy_up", "file.sync", "file.hydrate",
         "*@vfsd.tree.changelog:*",
         "fsync@vfsd.tree.journal:*", "pwrite@vfsd.tiers.files:*", "open@vfsd.tiers.folders:*", "unlink@vfsd.tiers.folders:*",
@@ -344,12 +345,13 @@ class Chain:
             if one.trouble:
                 raise Loss(f"writer {number} met trouble before the daemon died: {one.trouble}\n{self._log_text()}")
             files = self._writers[number]
-            for act, mtime in one.done:
+            for answered in one.done:
+                act = answered.act
                 perform(files, act)
                 path = act[2] if act[0] == "rename" else act[1]
                 node = files.get(path)
                 if isinstance(node, File):
-                    node.mtime = mtime
+                    node.mtime = answered.mtime
             self.counts.acts += len(one.done)
         self._told = told
 

@@ -39,14 +39,25 @@ SHARED_FOLDERS = (b"shared", b"TimePoint_1")
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """An act that was answered: the file's mtime after it, and when it began and ended (CLOCK_MONOTONIC, ns)."""
+
+    act: Act
+    mtime: int | None
+    began: int
+    ended: int
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
-    """What a log has: every act that was answered, with the mtime after it, and the one that was not.
+    """What a log has: every act that was answered, and the one that was not, with the time at which it began.
 
     Of a write that was not answered in full, `written` bytes were.
     """
 
-    done: list[tuple[Act, int | None]]
+    done: list[Answered]
     under_way: Act | None
+    began: int
     written: int
     trouble: str
     stopped: bool
@@ -54,15 +65,15 @@ class Told:
 
 def read_log(path: Path) -> Told:
     """What a writer was told; the last entry may be missing."""
-    done: list[tuple[Act, int | None]] = []
+    done: list[Answered] = []
     under_way: Act | None = None
-    trouble, stopped, written = "", False, 0
-    for kind, value in _entries(path):
+    trouble, stopped, written, began = "", False, 0, 0
+    for kind, value, moment in _entries(path):
         if kind == "begin":
-            under_way = value
+            under_way, began = value, moment
         elif kind == "done":
             assert under_way is not None
-            done.append((under_way, value))
+            done.append(Answered(under_way, value, began, moment))
             under_way = None
         elif kind == "refused":
             under_way = None
@@ -72,10 +83,10 @@ def read_log(path: Path) -> Told:
             trouble = value
         elif kind == "stopped":
             stopped = True
-    return Told(done, under_way, written, trouble, stopped)
+    return Told(done, under_way, began, written, trouble, stopped)
 
 
-def _entries(path: Path) -> Iterator[tuple[str, Any]]:
+def _entries(path: Path) -> Iterator[tuple[str, Any, int]]:
     with path.open("rb") as log, contextlib.suppress(EOFError, pickle.UnpicklingError):
         while True:
             yield pickle.load(log)
@@ -108,7 +119,7 @@ class Writer:
     # --- the log
 
     def _tell(self, kind: str, value: object) -> None:
-        os.write(self._log, pickle.dumps((kind, value)))
+        os.write(self._log, pickle.dumps((kind, value, time.monotonic_ns())))
 
     def run(self) -> None:
         """Work until the mount is gone or SIGTERM comes."""
