@@ -274,7 +274,7 @@ def run_disk(
             with file_system_on(inside / "left", machine.at):
                 machine.check(before, told, recording.entries[last][1], source)
             counts.failures += 1
-    except AssertionError as error:
+    except (AssertionError, OSError) as error:
         raise Loss(f"seed {seed}, disk {number}, {machine.options}, {where}: {error}") from error
     finally:
         machine._start_anew()

@@ -49,7 +49,7 @@ POINTS = {
         "*@thread:",
         "journal.change", "journal.commit", "journal.sync", "file.copy_up", "file.sync", "file.hydrate",
         "*@vfsd.tree.changelog:*",
-        "fsync@vfsd.tree.journal:*", "pwrite@vfsd.tiers.files:*", "open@vfsd.tiers.folders:*", "unlink@vfsd.tiers.folders:*",
+        "f*sync@vfsd.tree.journal:*", "pwrite@vfsd.tiers.files:*", "open@vfsd.tiers.folders:*", "unlink@vfsd.tiers.folders:*",
         "*@vfsd.tiers.*", "*@vfsd.tree.*",
     ),
     "spill": ("spill.copy", "spill.switch", "*copy_to_cache", "*@vfsd.tiers.copying:*"),
@@ -477,7 +477,7 @@ def run_chain(
             chain.round()
         chain.finish()
         failed = False
-    except AssertionError as error:
+    except (AssertionError, OSError) as error:
         raise Loss(f"seed {seed}, chain {number}, its round {chain._round}, {chain._options}: {error}") from error
     finally:
         if not (failed and keep):
