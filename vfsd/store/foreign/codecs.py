@@ -1,8 +1,8 @@
 """How the chunks of somebody else's Zarr arrays are encoded, and their bytes again.
 
 `parse_v2` and `parse_v3` take what the array's metadata says and give a `Pipeline`; what they do not know they refuse by
-name, before a byte is read. `Pipeline.decode` gives a chunk's elements as they lay in memory before; `decode_range`
-part of them, where that needs less than all: with no compression, and with Blosc.
+name, before a byte is read. `Pipeline.decode` gives a chunk's elements as they lay in memory before; whether part of them
+needs less than all, `raw` (no compression) and `ranged` (Blosc) say.
 
 Chunks are believed in nothing: no codec gets to make more than the chunk's size (a stage in between: not much more), and
 damaged ones end in `ChunkError`. Blosc is ours, gzip, zlib, bz2 and xz are Python's own, for zstd, lz4, delta and
@@ -20,7 +20,7 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from vfsd.codec import FrameError, decompress_into, decompress_range, parse_header
+from vfsd.codec import decompress_into, parse_header
 from vfsd.store.foreign.folder import ForeignError
 
 _Bytes = NDArray[np.uint8]
@@ -65,8 +65,8 @@ class Pipeline:
 
     @property
     def ranged(self) -> bool:
-        """Whether a part of a chunk takes less than the whole."""
-        return not self.filters and (not self.stages or [name for name, _ in self.stages] == ["blosc"])
+        """Whether a chunk is a Blosc frame, of which a part can be decoded by itself."""
+        return not self.filters and [name for name, _ in self.stages] == ["blosc"]
 
     @property
     def raw(self) -> bool:
@@ -97,18 +97,6 @@ class Pipeline:
         if len(data) != size:
             raise ChunkError(f"decodes to {len(data)} bytes instead of {size}")
         return np.frombuffer(data, np.uint8)
-
-    def decode_range(self, data: Buffer, offset: int, length: int, size: int) -> _Bytes:
-        """`length` bytes of a chunk of `size` from `offset` on, of a `ranged` pipeline that is not `raw`."""
-        out = np.empty(length, np.uint8)
-        try:
-            header = parse_header(data)
-            if header.nbytes != size:
-                raise ChunkError(f"decodes to {header.nbytes} bytes instead of {size}")
-            decompress_range(data, offset, length, out.data)
-        except FrameError as error:
-            raise ChunkError(str(error)) from error
-        return out
 
 
 # --- Zarr v2

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from vfsd.codec import ShardError, ShardIndex, index_size
+from vfsd.codec import FrameError, ShardError, ShardIndex, index_size
+from vfsd.codec.remote import RemoteFrame
 from vfsd.errors import shown_path
 from vfsd.store.foreign.array import ForeignArray
 from vfsd.store.foreign.codecs import OVERHEAD, ChunkError
@@ -125,7 +126,7 @@ class ChunkReader:
         path, number = array.object_of(place)
         try:
             found = self._stretch(array, path, number, first, length)
-        except (ChunkError, ShardError) as error:
+        except (ChunkError, FrameError, ShardError) as error:
             raise OSError(errno.EIO, f"{shown_path(path)}: {error}", path) from error
         if found is None:
             return np.frombuffer(array.fill, array.dtype)
@@ -173,8 +174,7 @@ class ChunkReader:
             raise ChunkError(f"has {at[1]} bytes for {whole} when decoded")
         chunk = self._chunks.find(key)
         if chunk is None and pipeline.ranged and (length * WORTH_WHOLE <= whole or whole > MOST_CHUNK_BYTES):
-            packed = self._chunks.get(("packed", key), lambda: np.frombuffer(_read(fd, *at), np.uint8))
-            return pipeline.decode_range(packed.data, first, length, whole)
+            return _decode_range(fd, at, first, length, whole)
         if chunk is None:
             chunk = self._chunks.get(key, lambda: self._decode(array, fd, at))
         return chunk[first : first + length]
@@ -190,6 +190,16 @@ class ChunkReader:
 
     def _index(self, array: ForeignArray, fd: int, found: os.stat_result, path: bytes) -> ShardIndex:
         return self._indexes.get((path, identity(found)), lambda: _read_index(array, fd, found.st_size))
+
+
+def _decode_range(fd: int, at: tuple[int, int], first: int, length: int, whole: int) -> _Bytes:
+    """A part of a Blosc frame of `whole` bytes when decoded; only the blocks that it touches are read."""
+    frame = RemoteFrame(lambda offset, size: _read(fd, at[0] + offset, size), at[1])
+    if frame.header.nbytes != whole:
+        raise ChunkError(f"decodes to {frame.header.nbytes} bytes instead of {whole}")
+    out = np.empty(length, np.uint8)
+    frame.decode_range(first, out.data)
+    return out
 
 
 def _read_index(array: ForeignArray, fd: int, size: int) -> ShardIndex:
