@@ -131,7 +131,7 @@ class Store:
                     sync_directory(folder.parent)
             _write_new_store(root, source, source_view)
         except BaseException as error:
-            os.close(lock)
+            _unlock(lock)
             if isinstance(error, OSError):
                 raise UnfitError(
                     f"no store can be made here ({error.strerror})",
@@ -139,7 +139,7 @@ class Store:
                     remedy="Choose another folder with --store",
                 ) from error
             raise
-        os.close(lock)
+        _unlock(lock)
         return cls.open(root, writable=True)
 
     @classmethod
@@ -204,16 +204,14 @@ class Store:
             self.adopt_catalogue()  # the writer that held the lock until now may have committed
             self.notices += recover_work(self.storage, self.catalogue.generation)
         finally:
-            os.close(lock)
+            _unlock(lock)
 
     def close(self) -> None:
         """Release the lock and everything else; harmless when done twice."""
         self.storage.forget()
         self.catalogue.close()
         if self._lock is not None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._lock, 0)  # who finds a name in it knows that its process did not come to this
-            os.close(self._lock)
+            _unlock(self._lock)
             self._lock = None
 
     # --- what it is
@@ -333,6 +331,13 @@ def _lock_store(root: Path) -> tuple[int, str | None]:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode("ascii", "replace"), 0)
     return fd, left or None
+
+
+def _unlock(fd: int) -> None:
+    """Let the lock go."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, 0)  # who finds a name in it knows that its process did not come to this
+    os.close(fd)
 
 
 def _holder(fd: int) -> str:

@@ -24,10 +24,17 @@ def root(tmp_path: Path) -> Path:
     return path
 
 
+def test_making_a_store_is_nothing_to_be_told_of(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "new.vfs", source=None)
+    assert store.notices == []
+    store.close()
+
+
 def test_new_store_is_a_store(root: Path, tmp_path: Path) -> None:
     assert is_store(root)
     assert not is_store(tmp_path)
     store = Store.open(root, writable=True)
+    assert store.notices == []
     assert store.writable
     assert store.source == tmp_path
     assert store.usage().files == 0
