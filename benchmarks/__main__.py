@@ -18,7 +18,7 @@ from benchmarks.document import write_document
 # In the order of the document; what is measured first has the quietest machine.
 BENCHMARKS = (
     *("flush", "read_back", "walks", "large_file", "small_files", "opens", "codecs", "slope"),
-    *("levels", "lzw", "read_through", "transport", "names", "policy", "tiers", "demo_plate"),
+    *("levels", "lzw", "read_through", "transport", "names", "journal", "policy", "tiers", "demo_plate"),
 )
 # Has options of its own and prints its JSON.
 OLDER = ("demo_plate",)

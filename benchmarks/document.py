@@ -34,6 +34,7 @@ TITLES = {
     "read_through": "Reading the source through the mount",
     "transport": "The kernel transport, pyfuse3, and others",
     "names": "Names",
+    "journal": "How long a change waits for the journal",
     "policy": "Who goes first when RAM is short",
     "tiers": "RAM as a budget",
 }
