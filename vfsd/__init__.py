@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vfsd.gpu import iterate, load
+    from vfsd.gpu import iterate, load, save
 
-__all__ = ["__version__", "iterate", "load"]
+__all__ = ["__version__", "iterate", "load", "save"]
 
 __version__: str
 
@@ -15,10 +15,10 @@ __version__: str
 def __getattr__(name: str) -> Any:
     """What is looked up only when somebody asks.
 
-    Importing the package's metadata for `__version__` takes 25 ms, a tenth of a mount; `load` and `iterate` bring the store and
-    the codecs.
+    Importing the package's metadata for `__version__` takes 25 ms, a tenth of a mount; `load` and its kin bring the store
+    and the codecs.
     """
-    if name in ("load", "iterate"):
+    if name in ("load", "iterate", "save"):
         import vfsd.gpu
 
         return getattr(vfsd.gpu, name)

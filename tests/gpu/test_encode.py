@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from batches import decode_batch
 from cpu_device import CpuDevice
 from hypothesis import given, settings
@@ -13,9 +15,12 @@ from hypothesis import strategies as st
 from numcodecs import blosc
 from sample_buffers import contents
 
+import vfsd
 from vfsd.codec import BloscParameters, compress, decompress_into, parse_header
+from vfsd.errors import UnfitError, UsageProblem
 from vfsd.gpu.encoder import MOST_ENCODED, FrameEncoder, FrameGeometry, compress_array
 from vfsd.gpu.engines import ENGINES
+from vfsd.gpu.saving import write_planes
 from vfsd.plates.demo_scene import Scene
 
 
@@ -85,3 +90,21 @@ def test_frames_are_as_small_as_on_the_cpu(kernels: ctypes.CDLL, name: str) -> N
     theirs = compress(plane, BloscParameters(plane.itemsize))
     # c-blosc's streams of single bytes are of 64 KiB, ours of 32: what little a mask becomes is there twice.
     assert len(frame) <= 1.05 * len(theirs) + plane.nbytes // 1000
+
+
+@pytest.mark.parametrize("name", ["demo", "float", "mask"])
+def test_a_saved_array_is_zarrs(kernels: ctypes.CDLL, tmp_path: Path, name: str) -> None:
+    plane = planes()[name]
+    stack = np.stack([plane, plane[::-1], plane * 0] * 23)
+    device = CpuDevice(kernels)
+    for number, (gpu, array) in enumerate(((device, stack), (None, stack), (device, plane))):
+        folder = tmp_path / str(number)
+        write_planes(folder, gpu, array)
+        expected = array.reshape(-1, *plane.shape)
+        np.testing.assert_array_equal(zarr.open_array(folder, mode="r")[...], expected)
+        np.testing.assert_array_equal(vfsd.load(folder, device="cpu"), expected)
+        with pytest.raises(UnfitError):
+            write_planes(folder, gpu, array)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "1", "2"]
+    with pytest.raises(UsageProblem):
+        write_planes(tmp_path / "x", device, plane[0])

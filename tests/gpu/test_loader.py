@@ -229,3 +229,18 @@ def test_every_engine_has_a_loader(kernels: ctypes.CDLL, tmp_path: Path) -> None
             loader = Loader(CpuDevice(kernels, 2), engine=name)
             np.testing.assert_array_equal(read(loader, tmp_path, ...), pixels)
             loader.close()
+
+
+@pytest.mark.gpu
+def test_a_gpu_decodes_as_the_cpu_does(tmp_path: Path) -> None:
+    """On a real GPU: all engines, damaged frames, compression; the checks that `make gpu` begins with."""
+    from benchmarks.gpu import Run, Sizes
+    from benchmarks.gpu_checks import check_everything
+    from benchmarks.gpu_machine import CudaMachine
+    from vfsd.gpu import NoDeviceError
+
+    try:
+        machine = CudaMachine()
+    except (ImportError, NoDeviceError) as error:
+        pytest.skip(f"no GPU: {error}")
+    assert check_everything(Run(machine, Sizes(), 1, tmp_path))["refused_by_cpu"]

@@ -1,7 +1,7 @@
 """CUDA decode of compressed chunks: compressed on disk, compressed over PCIe, an array on the GPU.
 
 What it is for: `load` and `iterate` read planes and Zarr arrays whose chunks are Blosc-LZ4 (ours, or anybody's) into GPU memory,
-and decode them there; `compress_array` makes such chunks of an array that is on the GPU. Without a GPU the same calls work on
+and decode them there; `save` writes such arrays, compressed on the GPU where they are there. Without a GPU the same calls work on
 the CPU. docs/gpu.md says how, and how fast.
 
 What it promises: the bytes are those that the CPU decoder gives, or an error that names the chunk; nothing on the GPU or
@@ -26,14 +26,15 @@ from vfsd.gpu.device import NoDeviceError
 if TYPE_CHECKING:
     from vfsd.gpu.loader import ChunksDamaged
     from vfsd.gpu.loading import CpuPathWarning, iterate, load
+    from vfsd.gpu.saving import save
 
-__all__ = ["ChunksDamaged", "CpuPathWarning", "NoDeviceError", "iterate", "load"]
+__all__ = ["ChunksDamaged", "CpuPathWarning", "NoDeviceError", "iterate", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:
     """The rest when somebody asks: `loading` brings the store, which `make gpu` does without."""
     if name not in __all__:
         raise AttributeError(f"module 'vfsd.gpu' has no attribute {name!r}")
-    from vfsd.gpu import loader, loading
+    from vfsd.gpu import loader, loading, saving
 
-    return getattr(loader if name == "ChunksDamaged" else loading, name)
+    return getattr({"ChunksDamaged": loader, "save": saving}.get(name, loading), name)

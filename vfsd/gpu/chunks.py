@@ -17,6 +17,8 @@ from vfsd.codec.shard import ShardError, ShardIndex, index_size, read_index
 from vfsd.gpu.layout import ArrayLayout
 from vfsd.gpu.selection import Box, ChunkPart, chunks_of
 
+# Planes of one channel after another come round to the same shards again. 16 bytes a chunk: one of a field is small.
+_KEPT_INDEXES: Final = 128
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO under a chunk's name must not hold us up
 
 
@@ -79,9 +81,8 @@ class ChunkFailure:
 
 
 def locate(jobs: Iterable[Job]) -> Iterator[Piece | Absent | ChunkFailure]:
-    """The chunks of jobs, in the jobs' order; a shard's index is read once while consecutive chunks lie in it."""
-    path: Path | None = None
-    index: ShardIndex | str | None = None
+    """The chunks of jobs, in the jobs' order; a shard's index is read once while others of late are not too many."""
+    indexes: dict[Path, ShardIndex | str | None] = {}
     for job in jobs:
         layout = job.layout
         for part in chunks_of(job.box, layout):
@@ -89,8 +90,11 @@ def locate(jobs: Iterable[Job]) -> Iterator[Piece | Absent | ChunkFailure]:
             if layout.shard_chunks is None:
                 yield _whole_file(job, part, file)
                 continue
-            if file != path:
-                path, index = file, _index_of(file, layout)
+            if file not in indexes:
+                if len(indexes) == _KEPT_INDEXES:
+                    del indexes[next(iter(indexes))]
+                indexes[file] = _index_of(file, layout)
+            index = indexes[file]
             if index is None:
                 yield Absent(job, part)
             elif isinstance(index, str):

@@ -137,3 +137,22 @@ class CudaDevice:
 def cuda_device(number: int = 0) -> CudaDevice:
     """The GPU of a number, made once; NoDeviceError as `CudaDevice`."""
     return CudaDevice(number)
+
+
+def array_on_device(array: Any) -> tuple[CudaDevice, DeviceArray]:
+    """A cupy or torch array (any with DLPack) on its GPU, C-contiguous and little-endian, with that GPU.
+
+    NoDeviceError: there is none, or the array is not on one.
+    """
+    device = cuda_device()
+    import cupy
+
+    if not isinstance(array, cupy.ndarray):
+        try:
+            array = cupy.from_dlpack(array)
+        except (BufferError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            raise NoDeviceError(
+                f"the array is on no GPU ({error})", remedy="Give numpy's to compress on the CPU"
+            ) from error
+    owner = cuda_device(int(array.device.id)) if int(array.device.id) != device.number else device
+    return owner, cupy.ascontiguousarray(array)

@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from vfsd.errors import UnfitError
 from vfsd.gpu.layout import ArrayLayout, Index, UnsupportedArray, read_layout
@@ -51,47 +51,67 @@ class PlainFile:
     reason: str
 
 
-def find(path: Path) -> FoundArray | PlainFile:
-    """What a path names.
+@final
+class Finder:
+    """What paths name; a store's catalogue is opened once, and an array's metadata read once, for all that is asked.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is nothing.
-    UnfitError
-        It is a folder without an array.
+    To be used in a `with` block, on one thread. Nothing is remembered from one block to the next.
     """
-    if path.is_dir():
+
+    def __init__(self) -> None:
+        self._stores = contextlib.ExitStack()
+        self._open: dict[Path, Store] = {}
+        self._layouts: dict[Path, ArrayLayout] = {}
+
+    def __enter__(self) -> Finder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stores.close()
+
+    def find(self, path: Path) -> FoundArray | PlainFile:
+        """What a path names.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is nothing.
+        UnfitError
+            It is a folder without an array.
+        """
+        if path.is_dir():
+            try:
+                return FoundArray(path, self._layout(path), ())
+            except UnsupportedArray as error:
+                return FoundArray(path, None, (), str(error))
+            except FileNotFoundError as error:
+                raise UnfitError(
+                    "holds no Zarr array",
+                    path=path,
+                    remedy="Name the array itself, such as …/A/1/0/0, or an image file",
+                ) from error
+        if path.exists():
+            return self._in_mount(path)
+        for folder in path.parents:
+            if is_store(folder):
+                return self._in_store(folder, path)
+        raise FileNotFoundError(f"{path} does not exist")
+
+    def _in_mount(self, path: Path) -> FoundArray | PlainFile:
         try:
-            return FoundArray(path, read_layout(path), ())
-        except UnsupportedArray as error:
-            return FoundArray(path, None, (), str(error))
-        except FileNotFoundError as error:
-            raise UnfitError(
-                "holds no Zarr array", path=path, remedy="Name the array itself, such as …/A/1/0/0, or an image file"
-            ) from error
-    if path.exists():
-        return _in_mount(path)
-    for folder in path.parents:
-        if is_store(folder):
-            return _in_store(folder, path)
-    raise FileNotFoundError(f"{path} does not exist")
+            location = json.loads(os.getxattr(path, _LOCATION))
+        except (OSError, ValueError):
+            return PlainFile(path, "it is no file of a mounted tree")
+        if location.get("dirty") or "array" not in location or "store" not in location:
+            return PlainFile(path, f"its bytes are in the tier {location.get('tier')!r}")
+        if location["planes"] != 1:
+            return PlainFile(path, "it has several pages")
+        return self._plane(path, Path(location["store"]) / location["array"], tuple(location["chunk"]))
 
-
-def _in_mount(path: Path) -> FoundArray | PlainFile:
-    try:
-        location = json.loads(os.getxattr(path, _LOCATION))
-    except (OSError, ValueError):
-        return PlainFile(path, "it is no file of a mounted tree")
-    if location.get("dirty") or "array" not in location or "store" not in location:
-        return PlainFile(path, f"its bytes are in the tier {location.get('tier')!r}")
-    if location["planes"] != 1:
-        return PlainFile(path, "it has several pages")
-    return _plane(path, Path(location["store"]) / location["array"], tuple(location["chunk"]))
-
-
-def _in_store(root: Path, path: Path) -> FoundArray | PlainFile:
-    with contextlib.closing(Store.open(root, writable=False)) as store:
+    def _in_store(self, root: Path, path: Path) -> FoundArray | PlainFile:
+        if root not in self._open:
+            self._open[root] = self._stores.enter_context(contextlib.closing(Store.open(root, writable=False)))
+        store = self._open[root]
         ino: int | None = ROOT_INO
         for name in path.relative_to(root).parts:
             ino = None if ino is None else store.catalogue.entry(ino, os.fsencode(name))
@@ -102,18 +122,22 @@ def _in_store(root: Path, path: Path) -> FoundArray | PlainFile:
             if record.location is not None:
                 return PlainFile(root / os.fsdecode(record.location), "it is no image of the store")
             raise UnfitError("has no bytes in the store", path=path)
-        planes: Any = store.files.describe(record).planes
-    if len(planes) != 1:
-        raise UnfitError("has several pages", path=path, remedy="Name its array instead")
-    return _plane(path, root / os.fsdecode(planes[0].array_key), planes[0].index)
+        planes = store.files.describe(record).planes
+        if len(planes) != 1:
+            raise UnfitError("has several pages", path=path, remedy="Name its array instead")
+        return self._plane(path, root / os.fsdecode(planes[0].array_key), planes[0].index)
 
+    def _plane(self, path: Path, folder: Path, index: Index) -> FoundArray | PlainFile:
+        try:
+            layout = self._layout(folder)
+        except (UnsupportedArray, OSError) as error:
+            return PlainFile(path, str(error))
+        # Samples of a pixel are an axis among the others: the file's own order is another one.
+        if len(layout.shape) != len(index) + 2:
+            return PlainFile(path, "its pixels have several samples")
+        return FoundArray(folder, layout, index)
 
-def _plane(path: Path, folder: Path, index: Index) -> FoundArray | PlainFile:
-    try:
-        layout = read_layout(folder)
-    except (UnsupportedArray, OSError) as error:
-        return PlainFile(path, str(error))
-    # Samples of a pixel are an axis among the others: the file's own order is another one.
-    if len(layout.shape) != len(index) + 2:
-        return PlainFile(path, "its pixels have several samples")
-    return FoundArray(folder, layout, index)
+    def _layout(self, folder: Path) -> ArrayLayout:
+        if folder not in self._layouts:
+            self._layouts[folder] = read_layout(folder)
+        return self._layouts[folder]

@@ -27,7 +27,7 @@ from vfsd.errors import UnfitError, UsageProblem
 from vfsd.gpu.chunks import Job
 from vfsd.gpu.cpu import CpuLoader, read_by_zarr
 from vfsd.gpu.device import Device, NoDeviceError
-from vfsd.gpu.finding import FoundArray, PlainFile, find
+from vfsd.gpu.finding import Finder, FoundArray, PlainFile
 from vfsd.gpu.loader import DEFAULT_MEMORY, ChunksDamaged, Loader
 from vfsd.gpu.selection import Box, Selection, parse_selection
 
@@ -124,7 +124,8 @@ def _load(what: Name | Sequence[Name], selection: Selection, gpu: Device | None,
     names = [what] if isinstance(what, (str, os.PathLike)) else list(what)
     if not names:
         raise UsageProblem("nothing was named")
-    found = [find(Path(name)) for name in names]
+    with Finder() as finder:
+        found = [finder.find(Path(name)) for name in names]
     boxes = [_box(each, selection) if isinstance(each, FoundArray) else None for each in found]
     kinds = {_kind(each, box) for each, box in zip(found, boxes, strict=True)}
     if len(kinds) == 1 and None not in kinds:
