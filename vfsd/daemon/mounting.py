@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from vfsd.daemon import mount_table
 from vfsd.daemon.checks import check_fuse, check_mountpoint, check_source, clear_mountpoint, refuse_nesting
 from vfsd.daemon.log_file import fields
+from vfsd.daemon.losses import tell_losses
 from vfsd.daemon.options import MountOptions
 from vfsd.daemon.reporter import Reporter, describe_error
 from vfsd.daemon.sizes import format_count, format_size
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("vfsd.daemon")
 
 _M_ARENA_MAX = -8
-# As many names of lost files as a person reads in a terminal; the log has them all.
-LOST_NAMED = 5
 
 
 def run_mount(options: MountOptions, reporter: Reporter) -> int:
@@ -222,26 +221,10 @@ def _tell_what_continues(stack: Stack, reporter: Reporter) -> None:
     dirty = stack.tree.dirty()
     for notice in stack.store.notices:
         reporter.warning(f"{shown_path(stack.store.root)}: {notice}")
-    _tell_losses(stack, reporter)
+    tell_losses(stack.tree.losses, reporter)
     if stack.continued and dirty.files:
         found = f"{format_count(dirty.files, 'file')} ({format_size(dirty.bytes)})"
         reporter.warning(f"continuing with {found} that an earlier mount left")
-
-
-def _tell_losses(stack: Stack, reporter: Reporter) -> None:
-    """After a restart of the machine: which files that cost something."""
-    losses = stack.tree.losses
-    gone = [path for path in losses.lost if path not in losses.older]
-    older = [path for path in losses.lost if path in losses.older]
-    for paths, text in (
-        (gone, "only in RAM when the machine stopped, and gone"),
-        (older, "changed only in RAM when the machine stopped; an older version is there again"),
-        (losses.doubtful, "in the cache, but not synced when the machine stopped; look whether they are complete"),
-    ):
-        if paths:
-            names = ", ".join(shown_path(path) for path in paths[:LOST_NAMED])
-            more = f" and {len(paths) - LOST_NAMED} more (the log names all)" if len(paths) > LOST_NAMED else ""
-            reporter.warning(f"{format_count(len(paths), 'file')} {text}: {names}{more}")
 
 
 async def _serve_control(session: Session, stop: trio.Event) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vfsd.daemon.checks import is_inside
 from vfsd.daemon.log_file import fields
+from vfsd.daemon.losses import tell_losses
 from vfsd.daemon.options import MountOptions
 from vfsd.daemon.outcome import FlushSummary, Outcome
 from vfsd.daemon.places import Roots, own_roots, places_for
@@ -144,16 +145,19 @@ def flush_leftover(left: Leftover, reporter: Reporter, on_progress: Callable[[Fl
         labels=record.labels,
     )
     stack = open_stack(Layout(source, Path(record.store), None), options, reporter)
-    return run_until_done(lambda: _flush_and_close(stack, record, on_progress))
+    return run_until_done(lambda: _flush_and_close(stack, record, reporter, on_progress))
 
 
-async def _flush_and_close(stack: Stack, record: MountRecord, on_progress: Callable[[FlushProgress], None]) -> Outcome:
+async def _flush_and_close(
+    stack: Stack, record: MountRecord, reporter: Reporter, on_progress: Callable[[FlushProgress], None]
+) -> Outcome:
     from vfsd.flush import Verify, flush_tree
     from vfsd.plates import choose_formats
 
     clean = False
     try:
         await stack.tree.start()
+        tell_losses(stack.tree.losses, reporter)
         formats = choose_formats(record.plate_format, record.pattern, labels=record.labels)
         result = await flush_tree(
             stack.tree,
