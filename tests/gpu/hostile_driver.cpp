@@ -136,7 +136,7 @@ int main(int count, char **arguments)
                     slot = chunk.blocksize / chunk.typesize;
             slot = (slot + 15) / 16 * 16;
             {
-                const u64 words[] = {word(input), word(chunks), 3, blocks, word(rows), word(errors), most, slot};
+                const u64 words[] = {word(input), word(chunks), 3, blocks, word(rows), word(errors), most, slot, tried / 4 % 2};
                 run(plan, (blocks + 127) / 128, 1, 0, order, words);
             }
             if (most) {

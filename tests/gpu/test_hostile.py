@@ -75,7 +75,7 @@ def test_no_damaged_frame_makes_a_kernel_step_out_of_bounds(tmp_path: Path) -> N
     shuffle=st.sampled_from(["noshuffle", "shuffle", "bitshuffle"]),
     blows=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4),
     cut=st.one_of(st.none(), st.floats(0, 1)),
-    engine=st.sampled_from(["window-fused-all", "window", "sequence-fused"]),
+    engine=st.sampled_from(["window-fused-all", "window", "window-apart", "sequence-fused"]),
 )
 def test_the_same_frames_are_refused_as_on_the_cpu(
     kernels: ctypes.CDLL,

@@ -113,7 +113,7 @@ class BatchDecoder:
         steps, slot_bytes = self._fused_steps(table)
         fused_streams = steps[-1][1] if steps else 0
         arguments: list[Argument] = [source, chunks, chunk_count, np.uint32(blocks), rows, errors]
-        arguments += [np.uint32(fused_streams), np.uint32(slot_bytes if steps else 0)]
+        arguments += [np.uint32(fused_streams), np.uint32(slot_bytes if steps else 0), np.uint32(self._engine.apart)]
         self._launch("plan", (-(-blocks // PLAN_THREADS), 1), PLAN_THREADS, 0, arguments)
 
         way = "by_window" if self._engine.by_window else "by_sequence"

@@ -31,11 +31,15 @@ DEVICE void decode_streams(const u8 *input, const Chunk *chunks, const Stream *s
             const Stream stream = streams[number];
             const u32 method = stream.kind & FUSED ? (u32)NOTHING : stream.kind & METHOD;
             u8 *const target = method == NOTHING ? nullptr : (stream.kind & IN_PLANES ? planes : out) + stream.target;
+            const u32 stride = stream.kind & APART && method != NOTHING ? chunks[stream.chunk].typesize : 1;
             if (method == STORED) {
-                copy_wide(target, input + stream.source, stream.usize);
+                if (stride == 1)
+                    copy_wide(target, input + stream.source, stream.usize);
+                else
+                    copy_apart(target, stride, input + stream.source, stream.usize);
             } else if (method == COMPRESSED) {
                 WarpScratch *const scratch = (WarpScratch *)shared + w;
-                if (!decode_lz4<BY_WINDOW>(input + stream.source, stream.csize, target, stream.usize, scratch))
+                if (!decode_lz4<BY_WINDOW>(input + stream.source, stream.csize, target, stride, stream.usize, scratch))
                     report(errors, stream.chunk, stream_block_number(chunks[stream.chunk], number), BAD_STREAM);
             }
         }
@@ -98,8 +102,8 @@ DEVICE void decode_fused(const u8 *input, const Chunk *chunks, u32 chunk_count, 
                 continue;
             WarpScratch *const scratch = (WarpScratch *)shared + w;
             if (slot % FUSED_WARPS == w &&
-                !decode_lz4<BY_WINDOW>(input + own[k].source, own[k].csize, slots + slot * slot_bytes, own[k].usize,
-                                       scratch))
+                !decode_lz4<BY_WINDOW>(input + own[k].source, own[k].csize, slots + slot * slot_bytes, 1,
+                                       own[k].usize, scratch))
                 report(errors, chunk_number, number, BAD_STREAM);
             slot++;
         }

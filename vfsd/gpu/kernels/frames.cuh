@@ -32,6 +32,7 @@ enum : u32 {
     METHOD = 3,
     IN_PLANES = 4, // to be unshuffled from there
     FUSED = 8,     // its block is decoded by `decode_fused`
+    APART = 16,    // is byte k of the elements: its bytes lie in the output, the size of an element apart
 
     // the low byte of errors[chunk]; above it the number of the block
     BAD_START = 1,
@@ -88,7 +89,7 @@ DEVICE u32 read_u32(const u8 *at)
 }
 
 DEVICE u32 plan_block(const u8 *input, const Chunk &chunk, u32 chunk_number, u32 number, const Block &block,
-                      Stream *streams, u32 fused_streams, u32 fused_bytes)
+                      Stream *streams, u32 fused_streams, u32 fused_bytes, bool apart)
 {
     const bool shuffled = block.byte_shuffled || block.bit_shuffled;
     const u8 *const frame = input + chunk.frame;
@@ -124,12 +125,18 @@ DEVICE u32 plan_block(const u8 *input, const Chunk &chunk, u32 chunk_number, u32
     if (block.byte_shuffled && even && compressed <= fused_streams && block.stream_size <= fused_bytes)
         for (u32 k = 0; k < block.stream_count; k++)
             streams[k].kind |= FUSED;
+    else if (apart && block.byte_shuffled && block.stream_count == ts)
+        for (u32 k = 0; k < block.stream_count; k++) {
+            streams[k].kind = (streams[k].kind & METHOD) | APART;
+            streams[k].target = chunk.out + block.begin + k;
+        }
     return 0;
 }
 
-// Grid: a thread a block. `fused_streams`, `fused_bytes`: which blocks `decode_fused` will be launched for.
+// Grid: a thread a block. `fused_streams`, `fused_bytes`: which blocks `decode_fused` will be launched for. `apart`: whether
+// `decode` writes the streams of other shuffled blocks into the output at once.
 KERNEL(128, 4) plan(const u8 *input, const Chunk *chunks, u32 chunk_count, u32 block_count, Stream *streams, u32 *errors,
-                 u32 fused_streams, u32 fused_bytes)
+                 u32 fused_streams, u32 fused_bytes, u32 apart)
 {
     EACH_THREAD(t, 128)
         const u32 block_number = BLOCK_INDEX * 128 + t;
@@ -139,7 +146,8 @@ KERNEL(128, 4) plan(const u8 *input, const Chunk *chunks, u32 chunk_count, u32 b
             const u32 number = block_number - chunk.first_block;
             const Block block = describe_block(chunk, number);
             Stream *const own = streams + (chunk.first_stream + (u64)number * chunk.streams_per_block);
-            const u32 error = plan_block(input, chunk, chunk_number, number, block, own, fused_streams, fused_bytes);
+            const u32 error = plan_block(input, chunk, chunk_number, number, block, own, fused_streams, fused_bytes,
+                                         apart != 0);
             if (error)
                 report(errors, chunk_number, number, error);
             // A ragged block has rows for as many streams as a full one, and uses the first.

@@ -1,8 +1,8 @@
 // One LZ4 block ("stream" in a Blosc frame) by one warp: exactly `usize` bytes of `out`, or false.
 //
 // As strict as vfsd/codec/lz4_stream.h: the stream ends in literals, at its last byte and at the output's last byte
-// both. Reads stay inside [source, source + csize) and the aligned words that hold it, writes inside [out, out + usize),
-// whatever the bytes say; the work is linear in csize + usize.
+// both. Reads stay inside [source, source + csize) and the aligned words that hold it, writes to usize bytes from `out` on,
+// `stride` apart, whatever the bytes say; the work is linear in csize + usize.
 //
 // Two ways to go, with the same answers. *By sequence*: all lanes follow one sequence, and copy its bytes together; good
 // for long sequences. *By window*: where a token begins depends only on the token before, so every lane asks "if a token
@@ -39,22 +39,34 @@ struct Lz4Stream {
     const u8 *source;
     u8 *out;
     u32 csize, usize;
+    u32 stride; // of the bytes of `out`: 1, or the size of the elements that they belong to
     u32 ip, op;
 };
 
-// `n` bytes at `to` from `offset` bytes before; they may overlap. No lane reads what another one writes.
-DEVICE void copy_match_together(u8 *to, u32 offset, u32 n)
+DEVICE u8 *place_of(const Lz4Stream &s, u32 at) { return s.out + (u64)at * s.stride; }
+
+DEVICE void copy_literals_together(const Lz4Stream &s, u32 to, u32 from, u32 n)
 {
+    if (s.stride == 1)
+        return copy_wide(s.out + to, s.source + from, n);
+    copy_apart(place_of(s, to), s.stride, s.source + from, n);
+}
+
+// `n` bytes at `at` from `offset` bytes before; they may overlap. No lane reads what another one writes.
+DEVICE void copy_match_together(const Lz4Stream &s, u32 at, u32 offset, u32 n)
+{
+    const u32 stride = s.stride;
     LANES
-        const u8 *const from = to - offset;
+        u8 *const to = place_of(s, at);
+        const u8 *const from = place_of(s, at - offset);
         if (offset >= n) {
             for (u32 k = lane; k < n; k += 32)
-                to[k] = from[k];
+                to[(u64)k * stride] = from[(u64)k * stride];
         } else {
             const u32 step = 32 % offset;
             u32 j = lane % offset;
             for (u32 k = lane; k < n; k += 32) {
-                to[k] = from[j];
+                to[(u64)k * stride] = from[(u64)j * stride];
                 j += step;
                 if (j >= offset)
                     j -= offset;
@@ -89,7 +101,7 @@ DEVICE u32 decode_sequence(Lz4Stream &s)
         return 0;
     if (literals > s.csize - s.ip || literals > s.usize - s.op)
         return 0;
-    copy_wide(s.out + s.op, s.source + s.ip, literals);
+    copy_literals_together(s, s.op, s.ip, literals);
     s.ip += literals;
     s.op += literals;
     if (s.ip == s.csize)
@@ -105,7 +117,7 @@ DEVICE u32 decode_sequence(Lz4Stream &s)
     match += MIN_MATCH;
     if (match > s.usize - s.op)
         return 0;
-    copy_match_together(s.out + s.op, offset, match);
+    copy_match_together(s, s.op, offset, match);
     s.op += match;
     return 1;
 }
@@ -259,17 +271,17 @@ DEVICE bool write_sequences(Lz4Stream &s, const Sequence *queue, u32 head, u32 n
 
     LANES
         if (literals[L] <= LANE_LITERALS) {
-            u8 *const to = s.out + (match_at[L] - literals[L]);
+            u8 *const to = place_of(s, match_at[L] - literals[L]);
             const u8 *const from = s.source + literals_at[L];
             for (u32 k = 0; k < literals[L]; k++)
-                to[k] = from[k];
+                to[k * s.stride] = from[k];
         }
         flag[L] = literals[L] > LANE_LITERALS;
     END_LANES
     for (u32 long_ones = ballot(flag); long_ones; long_ones &= long_ones - 1) {
         const u32 one = lowest_bit(long_ones);
         const u32 size = read_lane(literals, one);
-        copy_wide(s.out + (read_lane(match_at, one) - size), s.source + read_lane(literals_at, one), size);
+        copy_literals_together(s, read_lane(match_at, one) - size, read_lane(literals_at, one), size);
     }
 
     u32 pending = n == 32 ? 0xffffffffu : (1u << n) - 1u;
@@ -284,28 +296,28 @@ DEVICE bool write_sequences(Lz4Stream &s, const Sequence *queue, u32 head, u32 n
         const u32 ready = ballot(flag);
         LANES
             if (flag[L] && match[L] <= LANE_MATCH) {
-                u8 *const to = s.out + match_at[L];
-                const u8 *const from = to - offset[L];
+                u8 *const to = place_of(s, match_at[L]);
+                const u8 *const from = place_of(s, match_at[L] - offset[L]);
                 u32 j = 0;
                 for (u32 k = 0; k < match[L]; k += 4) { // four loads under way at a time
                     u8 bytes[4];
 #pragma unroll
                     for (u32 i = 0; i < 4; i++)
                         if (k + i < match[L]) {
-                            bytes[i] = from[j];
+                            bytes[i] = from[(u64)j * s.stride];
                             j = j + 1 == offset[L] ? 0 : j + 1;
                         }
 #pragma unroll
                     for (u32 i = 0; i < 4; i++)
                         if (k + i < match[L])
-                            to[k + i] = bytes[i];
+                            to[(k + i) * s.stride] = bytes[i];
                 }
             }
             flag[L] = flag[L] && match[L] > LANE_MATCH;
         END_LANES
         for (u32 long_ones = ballot(flag); long_ones; long_ones &= long_ones - 1) {
             const u32 one = lowest_bit(long_ones);
-            copy_match_together(s.out + read_lane(match_at, one), read_lane(offset, one), read_lane(match, one));
+            copy_match_together(s, read_lane(match_at, one), read_lane(offset, one), read_lane(match, one));
         }
         pending &= ~ready;
     }
@@ -349,9 +361,9 @@ DEVICE bool decode_by_sequence(Lz4Stream &s)
 }
 
 template <bool BY_WINDOW>
-DEVICE bool decode_lz4(const u8 *source, u32 csize, u8 *out, u32 usize, WarpScratch *scratch)
+DEVICE bool decode_lz4(const u8 *source, u32 csize, u8 *out, u32 stride, u32 usize, WarpScratch *scratch)
 {
-    Lz4Stream stream = {source, out, csize, usize, 0, 0};
+    Lz4Stream stream = {source, out, csize, usize, stride, 0, 0};
     return BY_WINDOW ? decode_by_window(stream, scratch) : decode_by_sequence(stream);
 }
 

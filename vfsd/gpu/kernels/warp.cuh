@@ -109,4 +109,14 @@ DEVICE void copy_wide(u8 *to, const u8 *from, u32 n)
     END_LANES
 }
 
+// n bytes by one warp to places `stride` apart.
+DEVICE void copy_apart(u8 *to, u32 stride, const u8 *from, u32 n)
+{
+    LANES
+#pragma unroll 4
+        for (u32 k = lane; k < n; k += 32)
+            to[(u64)k * stride] = from[k];
+    END_LANES
+}
+
 #endif
