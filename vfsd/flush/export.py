@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,15 +21,15 @@ from typing import final
 
 import xxhash
 
-from vfsd.errors import FlushIncomplete, StoredDataDamaged, UnfitError, shown_path
+from vfsd.errors import FlushIncomplete, StoredDataDamaged, shown_path
 from vfsd.flush.damage import Damaged
+from vfsd.flush.export_folder import MARK, ExportFolder
 from vfsd.store import InodeRecord, Kind, Store
 from vfsd.store.catalogue import ROOT_INO, format_of_kind
 from vfsd.store.storage import sync_file_system
 
 log = logging.getLogger("vfsd.export")
 
-MARK = b".vfsd-export"
 # Files that are there already are compared in pieces of this size.
 PIECE = 4 << 20
 
@@ -69,7 +67,7 @@ def export_store(
         Its disk failed or is full: what is there is whole, and the same command goes on.
     """
     with contextlib.closing(Store.open(root, writable=False)) as store:
-        export = _Export(store, directory, _prepare(store, directory), on_progress)
+        export = _Export(store, _folder(store, directory), on_progress)
         try:
             return export.run()
         except OSError as problem:
@@ -80,41 +78,11 @@ def export_store(
             ) from problem
 
 
-def _prepare(store: Store, directory: Path) -> bytes:
-    """The folder of our own, there and ours; raises UnfitError."""
-    if directory.resolve().is_relative_to(store.root.resolve()):
-        raise UnfitError("lies inside the store", path=directory, remedy="Choose another folder")
+def _folder(store: Store, directory: Path) -> ExportFolder:
     mark = MARK
     while store.catalogue.entry(ROOT_INO, mark) is not None:  # the plate has a file that is called like that
         mark += b"~"
-    own = os.fsencode(directory) + b"/" + mark
-    said = json.dumps({"store": store.id}).encode()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        names = set(os.listdir(os.fsencode(directory)))
-        if mark in names and _content(own + b"/export.json") in (said, None) and _is_ours(own, names, mark):
-            shutil.rmtree(own)
-        elif names:
-            raise UnfitError("is not empty, and no export of this store", path=directory, remedy="Choose a new folder")
-        os.mkdir(own, 0o700)
-        with open(own + b"/export.json", "wb") as file:
-            file.write(said)
-    except OSError as error:
-        raise UnfitError(f"cannot be written ({error.strerror})", path=directory) from error
-    return own
-
-
-def _content(path: bytes) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return file.read(4096)
-    except FileNotFoundError:
-        return None
-
-
-def _is_ours(own: bytes, names: set[bytes], mark: bytes) -> bool:
-    """Without the note in it the folder was made a moment before the export stopped: nothing else is there yet."""
-    return _content(own + b"/export.json") is not None or (names == {mark} and not os.listdir(own))
+    return ExportFolder(directory, store.root, {"store": store.id}, mark)
 
 
 @final
@@ -127,12 +95,10 @@ class _Export:
         Files that have their names, and how many the store has.
     """
 
-    def __init__(
-        self, store: Store, directory: Path, own: bytes, on_progress: Callable[[int, int, int], None] | None
-    ) -> None:
+    def __init__(self, store: Store, folder: ExportFolder, on_progress: Callable[[int, int, int], None] | None) -> None:
         self._store = store
-        self._directory = os.fsencode(directory)
-        self._own = own
+        self._folder = folder
+        self._directory, self._own = folder.path, folder.own
         self._on_progress = on_progress
         self.total, _ = store.catalogue.totals()
         self.written = 0
@@ -152,8 +118,7 @@ class _Export:
                 folders.append((target, record))
             else:
                 self._write_entry(path, target, record)
-        sync_file_system(self._directory)
-        shutil.rmtree(self._own)
+        self._folder.finish()
         for target, record in reversed(folders):  # times last: writing below changes them
             self._set_attributes(target, record)
         sync_file_system(self._directory)

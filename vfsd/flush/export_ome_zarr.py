@@ -1,9 +1,8 @@
 """A store's images for programs that read no Zarr v3: OME-Zarr 0.4, Zarr v2, a file for each chunk.
 
 Every group and array below `images/` is written again under the same path; compressed chunks are copied as they are, absent
-ones stay absent. Each file is written beside, in a folder of our own at the top of the export (`.vfsd-export`), and renamed:
-what has its name is whole. Started again it goes on: what is there with the same bytes stays. In the end everything is
-synced and the folder of our own goes. Nothing is written into a folder that holds anything else; the store is only read.
+ones stay absent. What has its name is whole (`export_folder`); started again it goes on: what is there with the same bytes
+stays. The store is only read.
 
 Memory: one chunk, and the index of one shard.
 """
@@ -14,35 +13,26 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from vfsd.codec import FrameError
-from vfsd.errors import FlushIncomplete, StoredDataDamaged, UnfitError, shown_path
+from vfsd.errors import FlushIncomplete, StoredDataDamaged, shown_path
+from vfsd.flush.damage import Damage, Damaged
+from vfsd.flush.export_folder import ExportFolder
 from vfsd.store import Store
 from vfsd.store.geometry import ArrayGeometry, GeometryError
-from vfsd.store.storage import sync_file_system
 from vfsd.store.stored import ShardIndexes
-from vfsd.store.zarr_v2 import GROUP, array_document, chunk_bytes, chunk_name, encode_v2, group_attributes
+from vfsd.store.zarr_v2 import GROUP, NGFF_VERSION, array_document, chunk_bytes, chunk_name, encode_v2, group_attributes
 
 log = logging.getLogger("vfsd.export")
 
-MARK = b".vfsd-export"
 IMAGES = b"images"
 DOCUMENT = b"zarr.json"
 # Our own documents are far smaller; a plate of 1,536 wells with all that is missing has some megabytes.
 MOST_DOCUMENT_BYTES = 256 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class FailedObject:
-    """An object of the store that could not be written again, and why."""
-
-    path: bytes
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +43,7 @@ class OmeZarrReport:
     files: int
     bytes: int
     found: int
-    failed: tuple[FailedObject, ...]
+    failed: tuple[Damaged, ...]
 
 
 def export_ome_zarr(
@@ -71,7 +61,8 @@ def export_ome_zarr(
         Its disk failed or is full: what is there is whole, and the same command goes on.
     """
     with contextlib.closing(Store.open(root, writable=False)) as store:
-        export = _Export(store, directory, _prepare(store, directory), on_progress)
+        folder = ExportFolder(directory, root, {"store": store.id, "ome_zarr": NGFF_VERSION})
+        export = _Export(store, folder, on_progress)
         try:
             return export.run()
         except OSError as problem:
@@ -82,51 +73,17 @@ def export_ome_zarr(
             ) from problem
 
 
-def _prepare(store: Store, directory: Path) -> bytes:
-    """The folder of our own, there and ours; raises UnfitError."""
-    if directory.resolve().is_relative_to(store.root.resolve()):
-        raise UnfitError("lies inside the store", path=directory, remedy="Choose another folder")
-    own = os.fsencode(directory) + b"/" + MARK
-    note = own + b"/export.json"
-    said = json.dumps({"store": store.id, "ome_zarr": "0.4"}).encode()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        names = set(os.listdir(os.fsencode(directory)))
-        if (
-            names
-            and _content(note) != said
-            and not (names == {MARK} and _content(note) is None and not os.listdir(own))
-        ):
-            raise UnfitError("is not empty, and no export of this store", path=directory, remedy="Choose a new folder")
-        os.makedirs(own, 0o700, exist_ok=True)
-        Path(os.fsdecode(note)).write_bytes(said)
-    except OSError as error:
-        raise UnfitError(f"cannot be written ({error.strerror})", path=directory) from error
-    return own
-
-
-def _content(path: bytes) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return file.read(4096)
-    except OSError:
-        return None
-
-
 @final
 class _Export:
-    def __init__(
-        self, store: Store, directory: Path, own: bytes, on_progress: Callable[[int, int, int], None] | None
-    ) -> None:
+    def __init__(self, store: Store, folder: ExportFolder, on_progress: Callable[[int, int, int], None] | None) -> None:
         self._storage = store.storage
         self._shards = ShardIndexes(store.storage)
-        self._directory = os.fsencode(directory)
-        self._own = own
+        self._folder = folder
         self._on_progress = on_progress
         self.files = 0
         self._arrays = self._bytes = self._found = 0
         self._shards_done = self._shards_total = 0
-        self._failed: list[FailedObject] = []
+        self._failed: list[Damaged] = []
 
     def run(self) -> OmeZarrReport:
         folders: dict[bytes, list[bytes]] = {}
@@ -139,9 +96,7 @@ class _Export:
                 self._write_folder(folder, sorted(folders[folder]))
             except (StoredDataDamaged, GeometryError, ValueError, KeyError, TypeError) as problem:
                 self._fail(folder, problem)
-        sync_file_system(self._directory)
-        shutil.rmtree(self._own)
-        sync_file_system(self._directory)
+        self._folder.finish()
         return OmeZarrReport(self._arrays, self.files, self._bytes, self._found, tuple(self._failed))
 
     def _write_folder(self, folder: bytes, names: list[bytes]) -> None:
@@ -193,11 +148,11 @@ class _Export:
 
     def _put(self, path: bytes, data: bytes) -> None:
         """A file of the export, whole or not at all."""
-        target = self._directory + b"/" + path
+        target = self._folder.path + b"/" + path
         if _same(target, data):
             self._found += 1
         else:
-            beside = self._own + b"/part"
+            beside = self._folder.own + b"/part"
             with open(beside, "wb") as file:
                 file.write(data)
             os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -206,7 +161,7 @@ class _Export:
         self._bytes += len(data)
 
     def _fail(self, path: bytes, problem: Exception) -> None:
-        self._failed.append(FailedObject(path, str(problem)))
+        self._failed.append(Damaged(path, str(problem), Damage.COPY))
         log.error("export_failed path=%s reason=%s", shown_path(path), problem)
 
 
