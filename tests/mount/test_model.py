@@ -18,12 +18,13 @@ pytestmark = [pytest.mark.fuse, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_mount_behaves_as_a_plain_directory(layer: str, tmp_path: Path) -> None:
+def test_mount_behaves_as_a_plain_directory(layer: str, transport: str, tmp_path: Path) -> None:
     chosen = settings(
         max_examples=10,
         stateful_step_count=60,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink],
     )
-    with bench_on(layer, tmp_path, {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}) as bench:
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "VFSD_TRANSPORT": transport}
+    with bench_on(layer, tmp_path, environment) as bench:
         run_state_machine_as_test(lambda: TwinMachine(bench), settings=chosen)

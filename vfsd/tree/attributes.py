@@ -136,8 +136,9 @@ class AttributeOperations:
         return node.attributes()
 
     def drop_privileges(self, node: Node) -> None:
-        """Somebody without the right to keep them writes to a file: its setuid bit goes, and the setgid bit of a program."""
-        kept = without_privileges(node.record.mode)
+        """Somebody without the right to keep them writes to a file, or its owner changes: its setuid bit goes, and the setgid
+        bit of a program. Those of a directory mean something else, and stay."""
+        kept = node.record.mode if node.is_directory else without_privileges(node.record.mode)
         if kept != node.record.mode:
             before = replace(node.record, size=node.size(), mtime=node.mtime())
             self._put(node, before, replace(before, mode=kept, ctime=time.time_ns()))

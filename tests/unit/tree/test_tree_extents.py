@@ -144,6 +144,10 @@ def test_a_write_takes_privileges_away(bench: Bench) -> None:
     async def act() -> None:
         program = await bench.mount()
         await program.create(b"x", b"bytes", 0o6755)
+        await program.mkdir(b"d")
+        await program.setattr(b"d", mode=0o6755)
+        program.tree.attributes.drop_privileges(await program.node(b"d"))
+        assert (await program.stat(b"d")).mode & 0o7777 == 0o6755
         before = await program.stat(b"x")
         program.tree.attributes.drop_privileges(await program.node(b"x"))
         after = await program.stat(b"x")
