@@ -10,7 +10,7 @@ PACKAGES := $(NEEDED_PACKAGES) attr git imagej rsync strace xauth xvfb
 POSIX_PACKAGES := openssl
 STRESS_PACKAGES := dbench fio stress-ng
 
-.PHONY: setup install uninstall demo test lint unit soak crash bench posix stress clean
+.PHONY: setup install uninstall demo test both lint unit soak crash bench posix stress clean
 
 # Asks the package manager only for what is not there, so that the second time costs nothing.
 define install
@@ -57,6 +57,10 @@ demo: setup
 
 test: lint
 	@$(BIN)/python -m pytest -q
+
+# Every test of a mount over both transports; `make test` takes over pyfuse3 only those that look at the transport itself.
+both: lint
+	@VFSD_TEST_TRANSPORTS=kernel,pyfuse3 $(BIN)/python -m pytest -q
 
 unit: setup
 	@$(BIN)/python -m pytest -q tests/unit
