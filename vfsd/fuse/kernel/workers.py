@@ -89,14 +89,20 @@ def _noticing(coroutine: Coroutine[Any, Any, R], when_it_waits: Callable[[], Non
 
 @final
 class Workers:
-    """See the module."""
+    """See the module.
+
+    Attributes
+    ----------
+    count : int
+        Workers that there are: one leads, some wait for something, some for work.
+    """
 
     def __init__(self, device: Device, answers: Answers) -> None:
         self._device = device
         self._answers = answers
         self._idle = trio.lowlevel.ParkingLot()
         self._leading = False
-        self._workers = 0
+        self.count = 0
         self._waiting = 0
         self._nursery: trio.Nursery | None = None
 
@@ -112,7 +118,7 @@ class Workers:
         if self._idle:
             self._idle.unpark()
         else:
-            self._workers += 1
+            self.count += 1
             self._nursery.start_soon(self._work)
 
     async def _work(self) -> None:
@@ -125,8 +131,8 @@ class Workers:
                 self._nursery.cancel_scope.cancel()
                 return
             # here another one leads: this one answered a request that had to wait
-            if self._workers > KEPT:
-                self._workers -= 1
+            if self.count > KEPT:
+                self.count -= 1
                 return
             await self._idle.park()
 
