@@ -72,7 +72,10 @@ class GroupDocument:
     stage_um : dict
         Image → where its middle is on the stage, in µm (y, x).
     label, channel : str or None, int or None
-        Of label images: the name that files call them by, and the channel of the images that they are named after.
+        Of label images: the name that files call them by. Of these and of colour images, which have no channels along an
+        axis: the channel that names give.
+    taken_at : dict
+        Image → place of a plane in its array, as text with points → when it was taken, as the vendor writes it.
     levels, downscaling :
         How many arrays each image has below the full-size one, and how they are made: settled when the group is made.
     """
@@ -95,6 +98,7 @@ class GroupDocument:
     downscaling: str = MEAN
     label: str | None = None
     channel: int | None = None
+    taken_at: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def encode(self) -> str:
         """JSON for the catalogue."""
@@ -143,6 +147,14 @@ class GroupDocument:
         if place is not None:
             self.stage_um.setdefault(image, list(place))
 
+    def take_moment(self, image: str, index: tuple[int, ...], moment: str | None) -> None:
+        """When a plane was taken; what was said of an earlier one at its place goes."""
+        place = ".".join(map(str, index))
+        if moment is not None:
+            self.taken_at.setdefault(image, {})[place] = moment
+        elif image in self.taken_at:
+            self.taken_at[image].pop(place, None)
+
     def make_room(self, numbers: Mapping[str, Collection[int]]) -> None:
         """Make room for these numbers along each axis; the array grows where they are new.
 
@@ -158,11 +170,9 @@ class GroupDocument:
 
     def index(self, time: int, channel: int, z: int) -> tuple[int, int, int]:
         """Place of a plane in a field's array."""
-        return (
-            self.numbers["t"].index(time),
-            self.numbers["c"].index(channel),
-            self.numbers["z"].index(z),
-        )
+        numbers = {"t": time, "c": channel, "z": z}
+        t, c, *rest = (self.numbers[axis].index(numbers[axis]) for axis in self.geometry.leading)
+        return (t, c, rest[0] if rest else 0)
 
     def needs_window(self, channel: int) -> bool:
         """Whether nobody has looked yet how bright this channel is."""
@@ -314,8 +324,25 @@ def _field_attributes(
         units=units,
         channels=_channels(document),
         downscaling=document.downscaling if document.levels else "none",
-        facts=_missing(document, present),
+        facts=_missing(document, present) | _acquired(document, image, present),
     )
+
+
+def _acquired(document: GroupDocument, image: str, present: Collection[tuple[int, ...]]) -> dict[str, Any]:
+    """Where the stage was, and when each plane was taken, by the vendor's numbers."""
+    facts: dict[str, Any] = {}
+    middle = document.stage_um.get(image)
+    if middle is not None and document.label is None:
+        facts["stage_um"] = {"y": middle[0], "x": middle[1]}
+    axes = document.geometry.leading
+    known = document.taken_at.get(image, {})
+    moments = [(index, known.get(".".join(map(str, (*index, 0, 0)[:3])))) for index in sorted(present)] if known else []
+    taken = [
+        {**{axis: document.numbers[axis][at] for axis, at in zip(axes, index, strict=True)}, "at": moment}
+        for index, moment in moments
+        if moment is not None
+    ]
+    return facts | ({"taken_at": taken} if taken else {})
 
 
 def _missing(document: GroupDocument, present: Collection[tuple[int, ...]]) -> dict[str, Any]:
@@ -340,12 +367,12 @@ def _translation(document: GroupDocument, image: str) -> tuple[float, ...] | Non
         return None
     height, width = document.geometry.height, document.geometry.width
     y, x = middle[0] - (height - 1) / 2 * size[0], middle[1] - (width - 1) / 2 * size[1]
-    return (*(0.0 for _ in document.geometry.leading), round(y, 6), round(x, 6))
+    return (*(0.0 for _ in document.geometry.axes[2:]), round(y, 6), round(x, 6))
 
 
 def _channel_facts(document: GroupDocument) -> list[dict[str, Any]]:
     shown = []
-    for number in document.numbers["c"]:
+    for number in document.numbers.get("c", [document.channel or 0]):
         known = document.channels.get(number, {})
         facts = ("name", "excitation_nm", "emission_nm", "exposure_ms")
         shown.append({"number": number, **{fact: known[fact] for fact in facts if known.get(fact) is not None}})
@@ -353,6 +380,8 @@ def _channel_facts(document: GroupDocument) -> list[dict[str, Any]]:
 
 
 def _channels(document: GroupDocument) -> list[ChannelDisplay]:
+    if document.geometry.samples > 1:
+        return sample_channels(document.geometry.samples, document.geometry.pixel_type)
     shown = []
     for number in document.numbers.get("c", []):
         facts = document.channels.get(number, {})

@@ -221,8 +221,13 @@ class Labelling:
             }
         if not concerned:
             return
-        planes = [plane for plane in self._catalogue.planes_of_group(group.id) if plane.image in concerned]
         times, slices = document.numbers["t"], document.numbers["z"]
+        planes = [
+            plane
+            for plane in self._catalogue.planes_of_group(group.id)
+            # damaged rows stay as they are, for verification to say
+            if plane.image in concerned and plane.index[0] < len(times) and plane.index[1] < len(slices)
+        ]
         wishes = [
             _Wish(plane.ino, plane.page, plane.image, times[plane.index[0]], slices[plane.index[1]]) for plane in planes
         ]
@@ -239,7 +244,10 @@ class Labelling:
                 self._placement.planes[plane.ino] = self._catalogue.planes(plane.ino)
 
     def _is_damaged(self, group: GroupRecord, document: GroupDocument, plane: PlaneRecord) -> bool:
-        return shard_of_plane(group, document.geometry, plane) in self._damaged_shards
+        try:
+            return shard_of_plane(group, document.geometry, plane) in self._damaged_shards
+        except GeometryError:
+            return True
 
     def _follow(self, group: GroupRecord, document: GroupDocument, plate: GroupDocument) -> None:
         """An array inside an image has its time points and slices, in the same order."""

@@ -8,7 +8,7 @@ from typing import final
 from vfsd.flush.items import Item
 from vfsd.plates import PlatePosition
 from vfsd.store.catalogue import PlaneRecord
-from vfsd.store.geometry import ITEM_SIZES
+from vfsd.store.geometry import ITEM_SIZES, ArrayGeometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,11 @@ class PlaneShape:
     samples: int
     planar: bool
     dtype: str
+
+    @classmethod
+    def of(cls, geometry: ArrayGeometry) -> PlaneShape:
+        """That of an array's planes."""
+        return cls(geometry.height, geometry.width, geometry.samples, geometry.planar, geometry.dtype)
 
     def text(self) -> str:
         """For names: "512x512", "512x512x3"."""

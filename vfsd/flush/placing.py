@@ -3,7 +3,8 @@
 The rules (DESIGN's, in the order of trying):
 
 1. An image of a recognised plate goes to its position in the plate's group of that plane shape and dtype; the first
-   such group of a plate carries the directory's name, others name shape and dtype. The pages of a file of several are
+   such group of a plate carries the directory's name, others name shape and dtype; colour images have a group for each
+   channel that their names give, since their samples are its channels. The pages of a file of several are
    slices, or what its description says. Of two files for one position the second stays a plain file. A compressed image
    keeps its bytes as a plain file, and its pixels go to the position too.
 2. A label image of such an image goes to its `labels`, or waits for it in a plate of labels (`labelling`).
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import final
 
 from vfsd.errors import shown_path
@@ -37,6 +39,15 @@ log = logging.getLogger("vfsd.flush")
 # Below these a stack costs more files and metadata than it saves.
 FEWEST_PLANES = 16
 FEWEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What the images of one group of a plate have in common; `channel`: of colour images, which have none as an axis."""
+
+    shape: PlaneShape
+    projection: bool
+    channel: int | None
 
 
 def _tell(plate: Plate, waiting: Mapping[bytes, Item]) -> None:
@@ -117,41 +128,41 @@ class Placer:
     # --- plates
 
     def _place_plate(self, plate: Plate, waiting: dict[bytes, Item]) -> None:
-        fitting: dict[tuple[PlaneShape, bool], list[tuple[Item, list[PlatePosition]]]] = {}
+        fitting: dict[_Kind, list[tuple[Item, list[PlatePosition]]]] = {}
         for path, position in plate.images.items():
             item = waiting.get(path)
             if item is None or item.ino in self._force_plain:
                 continue
             shape = plane_shape(item)
-            if shape is None or shape.samples > 1:
+            if shape is None:
                 continue
             positions = positions_of_pages(item, position)
             if not positions:
                 item.notes.append("its pages are not what its description says, or more than a plate can hold")
                 continue
-            fitting.setdefault((shape, position.projection), []).append((item, positions))
+            colour = shape.samples > 1
+            if colour and len({one.channel for one in positions}) > 1:
+                item.notes.append("its pages are several channels, and its pixels colours")
+                continue
+            kind = _Kind(shape, position.projection, position.channel if colour else None)
+            fitting.setdefault(kind, []).append((item, positions))
         # the shape that most files have gets the plain name, whatever the order of the listing
-        for (shape, projection), members in sorted(
-            fitting.items(), key=lambda part: (-len(part[1]), part[0][0].text())
-        ):
-            self._place_in_group(plate, shape, projection, members, waiting)
+        for kind in sorted(fitting, key=lambda kind: (-len(fitting[kind]), kind.shape.text(), kind.channel or 0)):
+            self._place_in_group(plate, kind, fitting[kind], waiting)
 
     def _place_in_group(
         self,
         plate: Plate,
-        shape: PlaneShape,
-        projection: bool,
+        kind: _Kind,
         members: list[tuple[Item, list[PlatePosition]]],
         waiting: dict[bytes, Item],
     ) -> None:
         positions = [position for _, of_item in members for position in of_item]
-        numbers = {
-            "t": {position.time for position in positions},
-            "c": {position.channel for position in positions},
-            "z": {position.z for position in positions},
-        }
+        numbers = {"t": {position.time for position in positions}, "z": {position.z for position in positions}}
+        if kind.channel is None:
+            numbers["c"] = {position.channel for position in positions}
         try:
-            group, document = self._plate_group(plate, shape, projection, numbers)
+            group, document = self._plate_group(plate, kind, numbers)
             document.make_room(numbers)
         except GeometryError as error:
             for item, _ in members:
@@ -173,6 +184,7 @@ class Placer:
                 continue
             self._placement.planes[item.ino] = places
             self._builder.put_planes(places)
+            document.take_moment(image, places[0].index, plate.facts.taken_at.get(item.path))
             if item.layout is not None:
                 del waiting[item.path]
             if image not in document.stage_um:
@@ -181,33 +193,43 @@ class Placer:
                 if document.needs_window(at.channel):
                     self._placement.windows.setdefault((group.id, at.channel), (item, page))
 
-    def _plate_group(self, plate: Plate, shape: PlaneShape, projection: bool, numbers: Mapping[str, set[int]]) -> Group:
+    def _plate_group(self, plate: Plate, kind: _Kind, numbers: Mapping[str, set[int]]) -> Group:
         mine = [
             (group, document)
             for group, document in self._groups.of_form("plate")
             if group.directory == plate.root
             and (document.plate or "").casefold() == plate.key
             and document.instrument == plate.instrument
-            and document.projection == projection
+            and document.projection == kind.projection
         ]
+        shape = kind.shape
         for group, document in mine:
             geometry = document.geometry
-            if (geometry.height, geometry.width, geometry.dtype) == (shape.height, shape.width, shape.dtype):
+            if PlaneShape.of(geometry) == shape and document.channel == kind.channel:
                 return group, document
-        extents = (len(numbers["t"]), len(numbers["c"]), len(numbers["z"]))
-        geometry = plate_geometry(extents, (shape.height, shape.width), shape.dtype)
+        size, times, slices = (shape.height, shape.width), len(numbers["t"]), len(numbers["z"])
+        if kind.channel is None:
+            geometry = plate_geometry((times, len(numbers["c"]), slices), size, shape.dtype)
+        else:
+            leading = [("t", times), ("z", slices)]
+            geometry = image_geometry(
+                leading, size, shape.dtype, samples=shape.samples, planar=shape.planar, shard_extents=(1, slices)
+            )
         label = plate.root.rpartition(b"/")[2].decode("utf-8", "backslashreplace") if plate.root else self._plate_name
         variant = f"{shape.text()}_{shape.dtype}" if mine else None
+        if mine and kind.channel is not None:
+            variant = f"{variant}_c{kind.channel}"
         name = None if plate.name == label else plate.name
         document = GroupDocument(
             geometry,
-            name=plate.name + (" projection" if projection else "") + (f" {variant}" if variant else ""),
+            name=plate.name + (" projection" if kind.projection else "") + (f" {variant}" if variant else ""),
             plate=plate.key,
             instrument=plate.instrument,
-            projection=projection,
+            projection=kind.projection,
+            channel=kind.channel,
             several_acquisitions=any(position.acquisition for position in plate.images.values()),
         )
-        wanted = plate_key(self._directory(plate.root), name=name, projection=projection, variant=variant)
+        wanted = plate_key(self._directory(plate.root), name=name, projection=kind.projection, variant=variant)
         return self._groups.add(wanted, "plate", plate.root, document)
 
     # --- files with several pages, stacks
@@ -267,11 +289,7 @@ class Placer:
     def _stack_group(self, directory: bytes, shape: PlaneShape) -> Group | None:
         for group, document in self._groups.of_form("stack"):
             geometry = document.geometry
-            if (
-                group.directory == directory
-                and PlaneShape(geometry.height, geometry.width, geometry.samples, geometry.planar, geometry.dtype)
-                == shape
-            ):
+            if group.directory == directory and PlaneShape.of(geometry) == shape:
                 return group, document
         return None
 

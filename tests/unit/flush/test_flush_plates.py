@@ -93,6 +93,10 @@ def test_opera_phenix(shared_data: Path, tmp_path: Path) -> None:
         ("Alexa 647", "FF00FF"),
     ]
     assert channels(field)[4][1].startswith("FF")  # 599 nm: between yellow and red
+    known = attributes(field)["vfsd"]
+    assert known["stage_um"] == {"y": 322.907, "x": -322.907}
+    assert len(known["taken_at"]) == 6
+    assert known["taken_at"][4] == {"t": 1, "c": 5, "z": 1, "at": "2023-03-23T14:52:41.417-04:00"}
     for channel in range(6):
         image = source / f"images/r01c01f01p01-ch{channel + 1}sk1fk1fl1.tiff"
         assert np.array_equal(plane(field, 0, channel, 0), tifffile.imread(image))
@@ -115,6 +119,10 @@ def test_cellvoyager(shared_data: Path, tmp_path: Path) -> None:
     assert transformations(field)["translation"] == pytest.approx(place)
     assert units(field)["z"] == "micrometer"
     assert channels(field) == [("405nm BP445/45", "002FFF"), ("488nm BP525/50", "00FFA1")]
+    known = attributes(field)["vfsd"]
+    assert known["stage_um"] == {"y": 247.0, "x": 82.8}
+    assert [(one["c"], one["z"]) for one in known["taken_at"]] == [(c, z) for c in (1, 2) for z in (1, 2, 4)]
+    assert known["taken_at"][-1]["at"] == "2023-09-18T13:58:53.849+02:00"
     assert zarr.open_array(field / "0", mode="r").shape == (1, 2, 3, 2000, 2000)
 
 
@@ -341,6 +349,58 @@ def test_another_binning_goes_into_a_sibling_plate(tmp_path: Path) -> None:
     plates = sorted(path.name for path in (bench.store / "images").glob("*.ome.zarr"))
     assert plates == ["plate.ome.zarr", "plate_20x25_uint16.ome.zarr"]
     assert np.array_equal(plane(bench.store / "images/plate_20x25_uint16.ome.zarr/B/3/1", 0, 0, 0), small)
+
+
+def test_colour_images_of_a_plate_have_their_samples_for_channels(tmp_path: Path) -> None:
+    colours = {n: np.stack([pixels(10 * n + sample, dtype="uint8") for sample in range(3)], -1) for n in range(5)}
+    files = {
+        b"P_B02_s1_w1.tif": tiff(colours[0], photometric="rgb"),
+        b"P_B02_s1_w2.tif": tiff(colours[1], photometric="rgb"),
+        b"TimePoint_2/P_B02_s1_w1.tif": tiff(colours[2], photometric="rgb", compression="lzw"),
+        b"P_B03_s1_w1.tif": tiff(np.moveaxis(colours[3], -1, 0), photometric="rgb", planarconfig="separate"),
+        b"P_B04_s1_w1.tif": tiff(pixels(9)),
+        b"P_B02_s1_w1_mask.tif": tiff(pixels(8)),
+    }
+    bench, _ = flushed(tmp_path, files)
+    images = bench.store / "images"
+    names = sorted(path.name for path in images.glob("*.ome.zarr"))
+    assert names == [
+        "plate.ome.zarr",
+        "plate_40x50_uint16.ome.zarr",
+        "plate_40x50x3_uint8_c1.ome.zarr",
+        "plate_40x50x3_uint8_c2.ome.zarr",
+    ]
+    field = images / "plate.ome.zarr/B/2/1"
+    array = zarr.open_array(field / "0", mode="r")
+    assert array.metadata.dimension_names == ("t", "c", "z", "y", "x")
+    assert np.array_equal(array[:, :, 0], np.moveaxis(np.stack([colours[0], colours[2]]), -1, 1))
+    assert channels(field) == [("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF")]
+    for name, well, number in (("c1", "3", 3), ("c2", "2", 1)):
+        shown = zarr.open_array(images / f"plate_40x50x3_uint8_{name}.ome.zarr/B/{well}/1/0", mode="r")
+        assert np.array_equal(shown[0, :, 0], np.moveaxis(colours[number], -1, 0))
+    assert np.array_equal(zarr.open_array(field / "labels/mask/0", mode="r")[0, 0], pixels(8))
+    assert bench.stored_alone()[0] == files
+
+
+def test_lzw_that_cannot_be_made_again_keeps_its_bytes_and_its_pixels(tmp_path: Path) -> None:
+    """In tiles, and with the predictor for fractions: the plate has the pixels, and the file is there as it is."""
+    whole, fractions = pixels(1, (64, 64)), pixels(2, (64, 64), "float32") / np.float32(7)
+    files = {
+        b"P_B02_s1_w1.tif": tiff(whole, compression="lzw", tile=(32, 32)),
+        b"P_B02_s1_w2.tif": tiff(whole, compression="lzw", tile=(32, 32), predictor=2),
+        b"P_B03_s1_w1.tif": tiff(fractions, compression="lzw", predictor=3),
+    }
+    bench, _ = flushed(tmp_path, files)
+    (receipt,) = (bench.store / "receipts").glob("*.json")
+    records = {one["path"]: one for one in json.loads(receipt.read_text())["files"]}
+    assert {path: one["stored"] for path, one in records.items()} == dict.fromkeys(records, "plain")
+    assert all(one["costs_bytes"] == one["size"] for one in records.values())
+    assert "LZW" in records["P_B03_s1_w1.tif"]["kept_whole_because"]
+    images = bench.store / "images"
+    assert np.array_equal(plane(images / "plate.ome.zarr/B/2/1", 0, 0, 0), whole)
+    assert np.array_equal(plane(images / "plate.ome.zarr/B/2/1", 0, 1, 0), whole)
+    assert np.array_equal(plane(images / "plate_64x64_float32.ome.zarr/B/3/1", 0, 0, 0), fractions)
+    assert bench.stored_alone()[0] == files
 
 
 def test_a_contradiction_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
