@@ -29,6 +29,7 @@ TITLES = {
     "opens": "One file for a field, against the claim of 40 times",
     "codecs": "The codec",
     "slope": "100 GB",
+    "plate_size": "Plates of few and of many images",
     "levels": "Levels for viewers",
     "lzw": "LZW strips",
     "read_through": "Reading the source through the mount",
