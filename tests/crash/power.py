@@ -115,11 +115,11 @@ class Machine:
     def _prepare(self) -> None:
         """In a new process: all places of this user lie on our disk, or in our memory."""
         from vfsd.daemon import places
-        from vfsd.tree import journal
+        from vfsd.tree import rows
 
         roots = places.Roots(os.geteuid(), self.at / "state", self.folder / "run", self.folder / "shm")
         places.roots_of = lambda uid, state_home=None: roots  # type: ignore[assignment]
-        journal.BOOT_ID = self.folder / "boot_id"
+        rows.BOOT_ID = self.folder / "boot_id"
 
     def command(self, *arguments: str | Path) -> Forked:
         """A command of vfsd on this machine."""

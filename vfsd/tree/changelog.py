@@ -26,6 +26,8 @@ _HEAD = struct.Struct("<IIQ")
 _NUMBER = struct.Struct("<Q")
 # marshal's format since Python 2.5, which every later version reads.
 _FORM = 2
+# Records behind a damaged one that are looked for: one bad page hides no more than its 4096 bytes have, of some 80 bytes each.
+LOOKED_FOR = 64
 
 Operation = tuple[int, tuple[Any, ...]]
 """A statement's number and its values."""
@@ -67,6 +69,17 @@ class ChangeLog:
         os.ftruncate(self._fd, 0)
         self.size = 0
 
+    def is_damaged(self, applied: int) -> bool:
+        """Whether a whole record lies behind one that `replay` ends at: no killed daemon leaves that, since records are written
+        one after the other. A power failure may, as their pages reach the disk in any order."""
+        last = max((number for number, _ in self.replay(applied)), default=applied)
+        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        for number in range(last + 2, last + 2 + LOOKED_FOR):
+            position = data.find(_NUMBER.pack(number)) - (_HEAD.size - _NUMBER.size)
+            if position >= 0 and _payload_at(memoryview(data), position, number) is not None:
+                return True
+        return False
+
     def replay(self, applied: int, *, whatever: bool = False) -> Iterator[tuple[int, list[Operation]]]:
         """(number, operations) of each record after number `applied`; ends where one is missing or torn.
 
@@ -75,15 +88,22 @@ class ChangeLog:
         data = memoryview(os.pread(self._fd, os.fstat(self._fd).st_size, 0))
         position, expected = 0, None
         while len(data) - position >= _HEAD.size:
-            length, checksum, number = _HEAD.unpack_from(data, position)
-            payload = data[position + _HEAD.size : position + _HEAD.size + length]
-            whole = len(payload) == length and zlib.crc32(payload, zlib.crc32(_NUMBER.pack(number))) == checksum
-            if (
-                not whole
-                or number != (expected or number)
-                or (number > applied + 1 and expected is None and not whatever)
-            ):
+            _, _, number = _HEAD.unpack_from(data, position)
+            payload = _payload_at(data, position, number)
+            if payload is None or number != (expected or number):
+                return
+            if number > applied + 1 and expected is None and not whatever:
                 return
             if number > applied:
                 yield number, marshal.loads(payload)
-            position, expected = position + _HEAD.size + length, number + 1
+            position, expected = position + _HEAD.size + len(payload), number + 1
+
+
+def _payload_at(data: memoryview, position: int, number: int) -> memoryview | None:
+    """The payload of a whole record with this number, or None."""
+    if len(data) - position < _HEAD.size:
+        return None
+    length, checksum, _ = _HEAD.unpack_from(data, position)
+    payload = data[position + _HEAD.size : position + _HEAD.size + length]
+    whole = len(payload) == length and zlib.crc32(payload, zlib.crc32(_NUMBER.pack(number))) == checksum
+    return payload if whole else None

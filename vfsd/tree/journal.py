@@ -52,6 +52,7 @@ from vfsd.tree.rows import (
     PUT_XATTR,
     SET_XATTRS,
     Rows,
+    machine_boot,
 )
 
 log = logging.getLogger("vfsd.tree")
@@ -59,7 +60,6 @@ log = logging.getLogger("vfsd.tree")
 # Inode numbers are taken from the database in blocks, so that making a file does not update a counter row each time; a
 # crash skips the rest of a block, and numbers are never reused.
 INO_BLOCK = 1024
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Unsettled(IntEnum):
@@ -346,14 +346,6 @@ class Journal:
 
     def _set_meta(self, key: str, value: int | str) -> None:
         self._rows.note((PUT_META, key), (PUT_META, (key, value)))
-
-
-def machine_boot() -> str:
-    """The kernel's random id of this start of the machine (random(4)); "" where it is not to be had."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _journal_record(row: tuple[Any, ...]) -> JournalRecord:

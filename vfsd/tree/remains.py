@@ -19,9 +19,19 @@ from typing import Any, final
 from vfsd.errors import StoredDataDamaged
 from vfsd.store.catalogue import ROOT_INO, WHITEOUT, Catalogue
 from vfsd.tree.changelog import ChangeLog
-from vfsd.tree.journal import Unsettled, machine_boot
+from vfsd.tree.journal import Unsettled
 from vfsd.tree.recovery import Losses
-from vfsd.tree.rows import DROP_ENTRIES, DROP_ENTRY, DROP_INODE, FIELDS, LOG_SUFFIX, PUT_ENTRY, PUT_INODE, PUT_META
+from vfsd.tree.rows import (
+    DROP_ENTRIES,
+    DROP_ENTRY,
+    DROP_INODE,
+    FIELDS,
+    LOG_SUFFIX,
+    PUT_ENTRY,
+    PUT_INODE,
+    PUT_META,
+    machine_boot,
+)
 
 # Deeper than any path that the kernel lets through (PATH_MAX is 4096 bytes).
 MOST_LEVELS = 4096

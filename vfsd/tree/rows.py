@@ -30,6 +30,7 @@ COMMIT_OPERATIONS = 256
 COMMIT_BYTES = 1 << 20
 A_FEW = 16
 LOG_SUFFIX = "-changes"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # SQLite's log is copied back into the database when it has grown to this, on a thread: an automatic checkpoint would stall
 # one change in a few hundred for milliseconds.
 CHECKPOINT_BYTES = 32 << 20
@@ -318,11 +319,22 @@ class Rows:
     def _replay(self) -> None:
         """What an earlier daemon answered and its database does not have."""
         self._number = self._applied()
+        boot = self.db.execute("SELECT value FROM meta WHERE key = 'boot'").fetchone()
+        if boot is not None and boot[0] == machine_boot() and self._log.is_damaged(self._number):
+            raise sqlite3.DatabaseError("its log is damaged: changes are missing")
         for number, operations in self._log.replay(self._number):
             _add(self._unseen, {_key(operation): operation for operation in operations})
             self._number = number
         self.commit()
         self._log.clear()
+
+
+def machine_boot() -> str:
+    """The kernel's random id of this start of the machine (random(4)); "" where it is not to be had."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _key(operation: Operation) -> Hashable:

@@ -277,6 +277,31 @@ def test_a_torn_record_is_a_change_that_has_not_happened(journal: Journal, tmp_p
     journal.close()
 
 
+def test_a_damaged_record_before_whole_ones_is_no_torn_end(journal: Journal, tmp_path: Path) -> None:
+    """To go on without those behind it would be to delete the files that they name. After a power failure it is the end."""
+    journal.note_boot()
+    journal._rows.commit()
+    for ino in range(5, 9):
+        journal.put_inode(record(ino), None, False)
+    whole = journal.path.with_name("journal.sqlite-changes").read_bytes()[: journal._rows._log.size]
+    one = len(whole) // 4
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for end in ("", "-wal"):
+        (damaged / f"journal.sqlite{end}").write_bytes(journal.path.with_name(f"journal.sqlite{end}").read_bytes())
+    log = damaged / "journal.sqlite-changes"
+    for place in (0, one + 30, 3 * one - 5):
+        log.write_bytes(whole[:place] + b"?" + whole[place + 1 :])
+        with pytest.raises(UnfitError, match="log is damaged"):
+            Journal(damaged / "journal.sqlite", "s" * 32)
+        assert log.stat().st_size == len(whole)
+    log.write_bytes(whole)
+    again = Journal(damaged / "journal.sqlite", "s" * 32)
+    assert [row.record.ino for row in again.inodes()] == [5, 6, 7, 8]
+    again.close()
+    journal.close()
+
+
 def test_what_is_read_within_a_change_is_undone_with_it(journal: Journal, tmp_path: Path) -> None:
     with journal.change():
         journal.put_inode(record(5, size=1), None, False)
