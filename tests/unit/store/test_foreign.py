@@ -7,6 +7,8 @@ import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -340,6 +342,91 @@ def test_what_is_wrong_is_said_of_the_image_concerned(what: str, plate: Path) ->
     view.close()
 
 
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 70)
+    | st.sampled_from(
+        [1 << 62, 1 << 70, -(1 << 70), 0.5, float("nan"), float("inf"), "", "..", "/", "0", "x", "zarr", "F", "end"]
+    )
+    | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "path", "id", "x"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+def places_in(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a JSON value."""
+    yield place
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        yield from places_in(inner, (*place, key))
+
+
+def with_changes(value: Any, changes: list[tuple[tuple[Any, ...], Any]]) -> Any:
+    """The value with others at some places, as far as these are still there."""
+    for place, other in changes:
+        if not place:
+            value = other
+            continue
+        above = value
+        try:
+            for key in place[:-1]:
+                above = above[key]
+            above[place[-1]] = other
+        except (LookupError, TypeError):
+            continue
+    return value
+
+
+@pytest.fixture(scope="module")
+def two_plates(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A small plate of each version, with a label image."""
+    roots = []
+    for version in VERSIONS:
+        root = tmp_path_factory.mktemp("fuzzed") / "plate.zarr"
+        write_plate(root, version, {"A/1": ["0"]})
+        more = {"shards": (2, 8, 8)} if version == "0.5" else {}
+        write_image(
+            root / "A/1/0", picture((2, 8, 8), "u2"), "cyx", version, channels=["a", "b"], chunks=(1, 4, 8), **more
+        )
+        write_group(root / "A/1/0/labels", version, {"labels": ["cells"]})
+        write_image(root / "A/1/0/labels/cells", picture((8, 8), "i4"), "yx", version, chunks=(8, 8))
+        roots.append(root)
+    return roots
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_documents_of_any_kind_end_no_view(two_plates: list[Path], data: st.DataObject) -> None:
+    """Whatever a document says: files with their size, readable or with an error that says why, or a problem said."""
+    root = data.draw(st.sampled_from(two_plates))
+    documents = sorted(path for path in root.rglob("*") if path.name in ("zarr.json", ".zarray", ".zattrs", ".zgroup"))
+    chosen = data.draw(st.sampled_from(documents))
+    text = chosen.read_bytes()
+    value = json.loads(text)
+    places = st.sampled_from(sorted(places_in(value), key=str))
+    changes = data.draw(st.lists(st.tuples(places, JSON), min_size=1, max_size=3))
+    try:
+        chosen.write_text(json.dumps(with_changes(value, changes)))
+        try:
+            view = ZarrView(root)
+        except ForeignError as error:
+            assert str(error)
+            return
+        for _, file in files(view):
+            for offset in (0, file.tiff.pixels - 100, file.size // 2, file.size - 200):
+                try:
+                    assert len(file.read_range(max(0, offset), 300)) == min(300, file.size - max(0, offset))
+                except OSError as error:
+                    assert error.errno == 5
+        view.close()
+    finally:
+        chosen.write_bytes(text)
+
+
 def test_scales_and_displays_that_make_no_sense_are_left_out(plate: Path) -> None:
     document = json.loads((plate / "A/1/1/zarr.json").read_text())
     metadata = document["attributes"]["ome"]
@@ -436,6 +523,29 @@ def test_damaged_chunks_are_errors_with_their_path(encoding: Any, damage: str, t
     assert caught.value.errno == 5
     assert (damage == "codec") == bool(view.problems)
     view.close()
+
+
+def test_metadata_without_chunks_say_what_is_missing(shared_data: Path) -> None:
+    view = ZarrView(shared_data / "omezarr" / "v0.5-metadata-only")
+    assert dict(files(view)) == {}
+    said = dict(view.problems)
+    assert "30 wells of row A are listed, but not there" in said[b"76-45.ome.zarr/A/10"]
+    assert said[b"76-45.ome.zarr/A/1/0/0"] == "is no Zarr array: it has neither zarr.json nor .zarray"
+    view.close()
+
+
+def test_reading_needs_no_library_of_others(tmp_path: Path) -> None:
+    """What the daemon holds in memory for this: no zarr-python; for LZ4 not even numcodecs."""
+    write_image(tmp_path / "i.zarr", picture((8, 8), "u2"), "yx", "0.5", **BLOSC)
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom vfsd.store.foreign import ZarrView\n"
+        "file = ZarrView(Path(sys.argv[1])).find(b'i.tif')\nassert file.read_range(0, file.size)\n"
+        "print([name for name in ('zarr', 'numcodecs', 'tifffile', 'imagecodecs') if name in sys.modules])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "i.zarr"], capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.stderr) == ("[]\n", "")
 
 
 def test_only_the_chunks_touched_are_read(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def parse_v2(document: Mapping[str, Any], dimensions: int, big_endian: bool) -> 
     if not isinstance(filters, list) or not all(isinstance(one, dict) for one in filters):
         raise ForeignError("has filters that are no list of codecs")
     for one in filters:
-        if one.get("id") not in _FILTERS:
+        if not isinstance(one.get("id"), str) or one["id"] not in _FILTERS:
             raise ForeignError(f"is encoded by the filter {one.get('id')!r}, which vfsd does not know")
     compressor = document.get("compressor")
     stages: list[tuple[str, Decode]] = []
@@ -184,11 +184,11 @@ def is_big_endian(configuration: Mapping[str, Any]) -> bool:
 
 def _stage(name: object, configuration: Mapping[str, Any]) -> tuple[str, Decode]:
     known = _STAGES.get(name) if isinstance(name, str) else None
-    if known is not None:
-        return str(name), known
-    if name in _CHECKSUMS:
+    if isinstance(name, str) and known is not None:
+        return name, known
+    if isinstance(name, str) and name in _CHECKSUMS:
         description = {**configuration, "id": name}
-        return str(name), lambda data, limit, exact: _numcodec(description).decode(bytes(data))
+        return name, lambda data, limit, exact: _numcodec(description).decode(bytes(data))
     raise ForeignError(f"is compressed by the codec {name!r}, which vfsd does not know")
 
 
