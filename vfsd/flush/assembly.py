@@ -33,7 +33,7 @@ from vfsd.store import Catalogue, InodeRecord, Kind, Transaction
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import GroupRecord, PlaneRecord
 from vfsd.store.header import VERSION
-from vfsd.store.stored import group_geometry, group_levels, labelled_plate
+from vfsd.store.stored import folder_of, group_geometry, group_levels
 from vfsd.store.taken import TakenFile
 from vfsd.tree import Tree
 
@@ -235,7 +235,9 @@ class Assembly:
             touched |= {plane.group for plane in self._base.planes(ino)}
         damaged = (*self._repair.levels, *self._repair.objects)
         if damaged:
-            touched |= {g.id for g in self._base.groups() if any(key.startswith(g.location + b"/") for key in damaged)}
+            touched |= {
+                g.id for g in self._base.groups() if any(key.startswith(folder_of(g) + b"/") for key in damaged)
+            }
         return touched | self._renamed_groups | self.placement.touched
 
     # --- what was written
@@ -370,8 +372,7 @@ class Assembly:
         # what lies below one key is written together: a plate, and the labels inside its images
         families: dict[bytes, list[GroupRecord]] = {}
         for group in catalogue.groups():
-            inside = labelled_plate(group.location)
-            families.setdefault(group.location if inside is None else inside[0], []).append(group)
+            families.setdefault(folder_of(group), []).append(group)
         for location, members in families.items():
             if not touched.isdisjoint(group.id for group in members):
                 self._write_family(location, members)

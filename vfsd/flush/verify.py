@@ -30,7 +30,7 @@ from vfsd.store.intents import COPY_KEY
 from vfsd.store.objects import ObjectDigest, check_object
 from vfsd.store.pyramid import level_geometry
 from vfsd.store.seal import CATALOGUE_KEY, check_copies
-from vfsd.store.stored import StoredFile, group_geometry, group_levels
+from vfsd.store.stored import StoredFile, folder_of, group_geometry, group_levels
 
 # Files described ahead of the workers: enough to keep them busy, few enough that skeletons do not pile up in memory.
 AHEAD = 4 * WORKERS
@@ -329,7 +329,7 @@ class _ObjectsChecker(_Checker):
             if owner is not None:
                 found.setdefault(key, set()).add(owner)
         for group in catalogue.groups():
-            if not any(key.startswith(group.location + b"/") for key in keys):
+            if not any(key.startswith(folder_of(group) + b"/") for key in keys):
                 continue
             try:
                 geometry = group_geometry(group)

@@ -189,6 +189,12 @@ def labelled_plate(location: bytes) -> tuple[bytes, str] | None:
     return (plate, name.decode()) if inside and b"/" not in name else None
 
 
+def folder_of(group: GroupRecord) -> bytes:
+    """Key of the folder that all objects of a group lie below: for labels inside the images of a plate that plate."""
+    inside = labelled_plate(group.location)
+    return group.location if inside is None else inside[0]
+
+
 def image_key(group: GroupRecord, image: str) -> bytes:
     """Key of an image of a group."""
     inside = labelled_plate(group.location) if group.form == "labels" else None

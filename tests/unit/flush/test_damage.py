@@ -23,6 +23,7 @@ FILES: Contents = {path: tiff(pixels(number)) for number, path in enumerate([*RA
 FILES |= {
     LZW: tiff(pixels(20), compression="lzw", predictor=True, rowsperstrip=11),
     DEFLATE: tiff(pixels(21), compression="zlib"),
+    RAW[0].replace(b".TIF", b"_mask.tif"): tiff(pixels(22)),
     b"notes \xff.txt": b"some text, " * 20,
     b"empty": b"",
 }
