@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plate_listings import holding, no_file, plates_in
 
-from vfsd.plates import PlatePosition, recognise_plates, row_name
+from vfsd.plates import PlatePosition, choose_formats, recognise_plates, row_name
 from vfsd.plates.naming import channel_of_name
 
 
@@ -167,6 +167,51 @@ def test_a_plate_of_1536_wells(scheme: Scheme) -> None:
     (plate,) = recognise_plates([scheme.write(at).encode() for at in places], no_file)
     assert {(at.row, at.column) for at in plate.images.values()} == {(at.row, at.column) for at in places}
     assert plate.others == {}
+
+
+@given(st.lists(COORDINATES, min_size=1, max_size=12, unique=True), st.sampled_from([str, str.upper, str.lower]))
+def test_names_of_metamorph_have_their_place_whatever_is_missing(
+    places: list[Coordinates], case: Callable[[str], str]
+) -> None:
+    """Without an ND the user has to say so; there are no wells then, and no slices in names."""
+    wanted = {
+        case(f"d/exp_w{at.channel}DAPI_s{at.field}_t{at.time}.tif").encode(): PlatePosition(
+            0, 0, at.field, at.time, at.channel, 1
+        )
+        for at in places
+    }
+    (plate,) = recognise_plates(wanted, no_file, formats=choose_formats("metamorph"))
+    assert (plate.instrument, plate.images, plate.others) == ("metamorph", wanted, {})
+
+
+PATTERNS = [
+    ("{well}/t{time}/f{field}_{channel} z{z}.tif", "{well}/t{time}/f{field}_{channel} z{z}.tif"),
+    (
+        "run_{row}-{column}.{field}.{time}.{z}_ch{channel}.tiff",
+        "run_{row}-{column}.{field}.{time}.{z}_ch{channel}.tiff",
+    ),
+    ("{any}_{well:48}f{field}w{channel}t{time}z{z}.tif", "of (x)_{number}f{field}w{channel}t{time}z{z}.tif"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "name"), PATTERNS)
+@given(st.lists(COORDINATES, min_size=1, max_size=12, unique=True), st.sampled_from([str, str.upper, str.lower]))
+def test_names_of_a_pattern_have_their_place_whatever_is_missing(
+    pattern: str, name: str, places: list[Coordinates], case: Callable[[str], str]
+) -> None:
+    wanted = {}
+    for at in places:
+        parts = {
+            "row": row_name(at.row),
+            "column": at.column + 1,
+            "number": at.row * 48 + at.column + 1,
+            "well": at.well,
+        }
+        numbers = {"field": at.field, "time": at.time, "channel": at.channel, "z": at.z}
+        path = "p/" + case(name.format(**parts, **numbers))
+        wanted[path.encode()] = PlatePosition(at.row, at.column, at.field, at.time, at.channel, at.z)
+    (plate,) = recognise_plates(wanted, no_file, formats=choose_formats(pattern=pattern))
+    assert (plate.root, plate.images, plate.others) == (b"p", wanted, {})
 
 
 def test_several_plates_of_several_instruments_in_one_listing() -> None:
