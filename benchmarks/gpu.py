@@ -108,7 +108,11 @@ def main(arguments: Sequence[str] | None = None, machine: Machine | None = None)
     options.add_argument("--seconds", type=float, default=SECONDS, help="no section begins later than this")
     options.add_argument("--seed", type=int, default=time.time_ns() % (1 << 31), help="of all inputs (default: fresh)")
     chosen = options.parse_args(arguments)
-    notes = prepare_imports()
+    try:
+        notes = prepare_imports()
+    except ImportError as error:
+        print(f"numpy and numcodecs are wanted: {error}", file=sys.stderr)
+        return 2
 
     from benchmarks.gpu_document import as_table, replace_figures
     from benchmarks.gpu_machine import CudaMachine

@@ -129,6 +129,7 @@ int main(int count, char **arguments)
             u32 errors[3] = {0, 0, 0};
 
             const bool by_window = tried % 2 == 0;
+            const u32 resolved = tried / 8 % 2 ? (u32)ORIGINS : 0;
             const u32 order = tried % 3, most = tried % 4 == 0 ? 0 : tried % 4 == 1 ? 1 : 8;
             u32 slot = 16;
             for (const Chunk &chunk : chunks)
@@ -140,13 +141,13 @@ int main(int count, char **arguments)
                 run(plan, (blocks + 127) / 128, 1, 0, order, words);
             }
             if (most) {
-                const u64 words[] = {word(input), word(chunks), 3, word(rows), word(out), word(errors), 0, most, slot};
+                const u64 words[] = {word(input), word(chunks), 3, word(rows), word(out), word(errors), 0, most, slot, resolved};
                 const u32 warps = most < FUSED_WARPS ? most : (u32)FUSED_WARPS;
                 const u32 shared = warps * (u32)sizeof(WarpScratch) + most * slot;
                 run(by_window ? decode_fused_by_window_kernel : decode_fused_by_sequence_kernel, blocks, 1, shared, order, words);
             }
             {
-                const u64 words[] = {word(input), word(chunks), word(rows), streams, word(out), word(planes), word(errors)};
+                const u64 words[] = {word(input), word(chunks), word(rows), streams, word(out), word(planes), word(errors), resolved};
                 const u32 shared = by_window ? DECODE_WARPS * (u32)sizeof(WarpScratch) : 0;
                 run(by_window ? decode_by_window_kernel : decode_by_sequence_kernel, (streams + DECODE_WARPS - 1) / DECODE_WARPS,
                     1, shared, order, words);

@@ -37,7 +37,7 @@ def struct_bytes(text: str, name: str) -> int:
 def test_python_and_the_kernels_agree_on_sizes_and_constants() -> None:
     text = kernel_source(DECODE)
     known = constants(text)
-    for name in ("DECODE_WARPS", "FUSED_WARPS", "MOST_FUSED_STREAMS", "UNSHUFFLE_THREADS"):
+    for name in ("DECODE_WARPS", "FUSED_WARPS", "ORIGINS", "MOST_FUSED_STREAMS", "UNSHUFFLE_THREADS"):
         assert known[name] == getattr(decoder, name)
     assert struct_bytes(text, "WarpScratch") == decoder.WARP_SCRATCH_BYTES
     assert struct_bytes(text, "Chunk") == frames.CHUNK.itemsize

@@ -22,7 +22,8 @@ MOST_FUSED_STREAMS: Final = 8
 PLAN_THREADS: Final = 128
 UNSHUFFLE_THREADS: Final = 256
 SWAP_THREADS: Final = 256
-WARP_SCRATCH_BYTES: Final = 512 + 64 * 16
+WARP_SCRATCH_BYTES: Final = 512 + 64 * 16 + 512 * 4
+ORIGINS: Final = 512
 
 # A block of threads takes this much of a Blosc block when it unshuffles: enough to be worth its start.
 _UNSHUFFLE_BYTES: Final = 65536
@@ -116,10 +117,11 @@ class BatchDecoder:
         arguments += [np.uint32(fused_streams), np.uint32(slot_bytes if steps else 0), np.uint32(self._engine.apart)]
         self._launch("plan", (-(-blocks // PLAN_THREADS), 1), PLAN_THREADS, 0, arguments)
 
+        resolved = np.uint32(ORIGINS if self._engine.resolve else 0)
         way = "by_window" if self._engine.by_window else "by_sequence"
         for fewest, most in steps:
             arguments = [source, chunks, chunk_count, rows, out, errors]
-            arguments += [np.uint32(fewest), np.uint32(most), np.uint32(slot_bytes)]
+            arguments += [np.uint32(fewest), np.uint32(most), np.uint32(slot_bytes), resolved]
             shared = min(most, FUSED_WARPS) * WARP_SCRATCH_BYTES + most * slot_bytes
             self._launch(f"decode_fused_{way}_kernel", (blocks, 1), FUSED_WARPS * 32, shared, arguments)
 
@@ -127,7 +129,7 @@ class BatchDecoder:
             from vfsd.gpu import nvcomp
 
             nvcomp.decode_streams(self._device, self._stream, self._streams, streams, source, out, planes, errors_array)
-        arguments = [source, chunks, rows, np.uint32(streams), out, planes, errors]
+        arguments = [source, chunks, rows, np.uint32(streams), out, planes, errors, resolved]
         shared = DECODE_WARPS * WARP_SCRATCH_BYTES if self._engine.by_window else 0
         self._launch(f"decode_{way}_kernel", (-(-streams // DECODE_WARPS), 1), DECODE_WARPS * 32, shared, arguments)
 

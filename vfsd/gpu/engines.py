@@ -17,6 +17,8 @@ class Engine:
     ----------
     by_window : bool
         Whether a warp takes a stream's sequences 32 at a time, or one after the other (lz4_decode.cuh).
+    resolve : bool
+        By window: whether matches of many short sequences are traced byte by byte, instead of waiting for each other.
     fused_streams : int
         Blosc blocks with up to so many compressed streams are decoded in shared memory and interleaved from there; 0: none.
     apart : bool
@@ -30,12 +32,15 @@ class Engine:
     fused_streams: int = 1
     apart: bool = False
     nvcomp: bool = False
+    resolve: bool = True
 
 
 ENGINES: Final = {
     "window-fused": Engine(True, 1),
     "window-fused-all": Engine(True, 8),
+    "window-fused-waiting": Engine(True, 1, resolve=False),
     "window": Engine(True, 0),
+    "window-waiting": Engine(True, 0, resolve=False),
     "window-apart": Engine(True, 0, apart=True),
     "window-fused-apart": Engine(True, 1, apart=True),
     "sequence-fused": Engine(False, 1),

@@ -20,10 +20,10 @@ DEVICE u32 stream_block_number(const Chunk &chunk, u32 stream)
     return (stream - chunk.first_stream) / chunk.streams_per_block;
 }
 
-// Grid: a warp a stream. Shared memory: a WarpScratch each.
+// Grid: a warp a stream. Shared memory: a WarpScratch each. `resolved`: see Lz4Stream; ORIGINS at most.
 template <bool BY_WINDOW>
 DEVICE void decode_streams(const u8 *input, const Chunk *chunks, const Stream *streams, u32 stream_count, u8 *out,
-                           u8 *planes, u32 *errors, u8 *shared)
+                           u8 *planes, u32 *errors, u32 resolved, u8 *shared)
 {
     EACH_WARP(w, DECODE_WARPS)
         const u32 number = BLOCK_INDEX * DECODE_WARPS + w;
@@ -39,7 +39,8 @@ DEVICE void decode_streams(const u8 *input, const Chunk *chunks, const Stream *s
                     copy_apart(target, stride, input + stream.source, stream.usize);
             } else if (method == COMPRESSED) {
                 WarpScratch *const scratch = (WarpScratch *)shared + w;
-                if (!decode_lz4<BY_WINDOW>(input + stream.source, stream.csize, target, stride, stream.usize, scratch))
+                if (!decode_lz4<BY_WINDOW>(input + stream.source, stream.csize, target, stride, stream.usize, resolved,
+                                           scratch))
                     report(errors, stream.chunk, stream_block_number(chunks[stream.chunk], number), BAD_STREAM);
             }
         }
@@ -47,16 +48,16 @@ DEVICE void decode_streams(const u8 *input, const Chunk *chunks, const Stream *s
 }
 
 KERNEL(128, 8) decode_by_sequence_kernel(const u8 *input, const Chunk *chunks, const Stream *streams, u32 stream_count,
-                                      u8 *out, u8 *planes, u32 *errors)
+                                      u8 *out, u8 *planes, u32 *errors, u32 resolved)
 {
-    decode_streams<false>(input, chunks, streams, stream_count, out, planes, errors, nullptr);
+    decode_streams<false>(input, chunks, streams, stream_count, out, planes, errors, resolved, nullptr);
 }
 
 KERNEL(128, 8) decode_by_window_kernel(const u8 *input, const Chunk *chunks, const Stream *streams, u32 stream_count,
-                                    u8 *out, u8 *planes, u32 *errors)
+                                    u8 *out, u8 *planes, u32 *errors, u32 resolved)
 {
     DYNAMIC_SHARED(shared);
-    decode_streams<true>(input, chunks, streams, stream_count, out, planes, errors, shared);
+    decode_streams<true>(input, chunks, streams, stream_count, out, planes, errors, resolved, shared);
 }
 
 template <u32 TYPESIZE>
@@ -80,7 +81,7 @@ DEVICE void interleave_streams(const u8 *input, const Stream *streams, const u8 
 // warp that decodes, `most` or FUSED_WARPS, then `most` slots of `slot_bytes`, a multiple of 16.
 template <bool BY_WINDOW>
 DEVICE void decode_fused(const u8 *input, const Chunk *chunks, u32 chunk_count, const Stream *streams, u8 *out,
-                         u32 *errors, u32 fewest, u32 most, u32 slot_bytes, u8 *shared)
+                         u32 *errors, u32 fewest, u32 most, u32 slot_bytes, u32 resolved, u8 *shared)
 {
     const u32 chunk_number = find_chunk(chunks, chunk_count, BLOCK_INDEX);
     const u32 number = BLOCK_INDEX - chunks[chunk_number].first_block;
@@ -103,7 +104,7 @@ DEVICE void decode_fused(const u8 *input, const Chunk *chunks, u32 chunk_count, 
             WarpScratch *const scratch = (WarpScratch *)shared + w;
             if (slot % FUSED_WARPS == w &&
                 !decode_lz4<BY_WINDOW>(input + own[k].source, own[k].csize, slots + slot * slot_bytes, 1,
-                                       own[k].usize, scratch))
+                                       own[k].usize, resolved, scratch))
                 report(errors, chunk_number, number, BAD_STREAM);
             slot++;
         }
@@ -119,18 +120,18 @@ DEVICE void decode_fused(const u8 *input, const Chunk *chunks, u32 chunk_count, 
 
 KERNEL(128, 6) decode_fused_by_sequence_kernel(const u8 *input, const Chunk *chunks, u32 chunk_count,
                                             const Stream *streams, u8 *out, u32 *errors, u32 fewest, u32 most,
-                                            u32 slot_bytes)
+                                            u32 slot_bytes, u32 resolved)
 {
     DYNAMIC_SHARED(shared);
-    decode_fused<false>(input, chunks, chunk_count, streams, out, errors, fewest, most, slot_bytes, shared);
+    decode_fused<false>(input, chunks, chunk_count, streams, out, errors, fewest, most, slot_bytes, resolved, shared);
 }
 
 KERNEL(128, 6) decode_fused_by_window_kernel(const u8 *input, const Chunk *chunks, u32 chunk_count,
                                           const Stream *streams, u8 *out, u32 *errors, u32 fewest, u32 most,
-                                          u32 slot_bytes)
+                                          u32 slot_bytes, u32 resolved)
 {
     DYNAMIC_SHARED(shared);
-    decode_fused<true>(input, chunks, chunk_count, streams, out, errors, fewest, most, slot_bytes, shared);
+    decode_fused<true>(input, chunks, chunk_count, streams, out, errors, fewest, most, slot_bytes, resolved, shared);
 }
 
 // Grid: x a block each, y shares of it.

@@ -6,10 +6,11 @@
 //
 // Two ways to go, with the same answers. *By sequence*: all lanes follow one sequence, and copy its bytes together; good
 // for long sequences. *By window*: where a token begins depends only on the token before, so every lane asks "if a token
-// began at my byte, where would the next one begin?", and five rounds of shuffles tell which bytes are tokens. Their
-// sequences go into a queue; 32 at a time get their places by a prefix sum and are copied by a lane each. A match that
-// reaches into what an earlier sequence of the 32 has yet to write waits for it. An image's sequences are 5 to 40 bytes
-// long, which leaves most lanes idle the first way.
+// began at my byte, where would the next one begin?", and four rounds of shuffles tell which bytes are tokens. Their
+// sequences go into a queue; 32 at a time get their places by a prefix sum, and their literals are copied by a lane each.
+// Matches build on each other, eight deep in noise, since LZ4 takes the nearest: where the 32 make little, each byte is
+// traced to where it first comes from (`resolve_bytes`); where they make much, a match waits for those that it needs.
+// An image's sequences are 5 to 40 bytes long, which leaves most lanes idle the first way.
 
 #ifndef VFSD_LZ4_DECODE_CUH
 #define VFSD_LZ4_DECODE_CUH
@@ -22,6 +23,8 @@ enum : u32 {
     // Up to here a lane copies alone, above the warp together.
     LANE_LITERALS = 16,
     LANE_MATCH = 24,
+    ORIGINS = 512,    // bytes of output that 32 sequences make at most to be resolved byte by byte
+    TRACED_MATCH = 48, // ... and of one match among them: its lane walks it alone
     NOT_EASY = 0x8000, // in `next`: a token for the other way, in the lane of the lower bits
 };
 
@@ -33,12 +36,14 @@ struct Sequence {
 struct WarpScratch {
     u8 window[WINDOW_BYTES];
     Sequence queue[QUEUE_LENGTH];
+    u32 origins[ORIGINS];
 };
 
 struct Lz4Stream {
     const u8 *source;
     u8 *out;
     u32 csize, usize;
+    u32 resolved; // up to so many bytes are resolved byte by byte: ORIGINS, or 0
     u32 stride; // of the bytes of `out`: 1, or the size of the elements that they belong to
     u32 ip, op;
 };
@@ -239,8 +244,50 @@ DEVICE bool queue_sequences(Lz4Stream &s, const Window &window, Sequence *queue,
     return stop;
 }
 
+// The matches of up to 32 sequences, `total` bytes with their literals, which are written: for each byte where its value
+// first comes from. One that another match of these makes is followed to where that one has it from, which halves the way
+// with each round, so that five rounds do what would take as many as matches build on each other.
+DEVICE void resolve_bytes(const Lz4Stream &s, u32 *origins, u32 total, const u32 (&literals)[LANE_COUNT],
+                          const u32 (&offset)[LANE_COUNT], const u32 (&match)[LANE_COUNT],
+                          const u32 (&match_at)[LANE_COUNT])
+{
+    PER_LANE(bool, moved);
+
+    // Places count from s.op; what lies before wraps around to beyond `total`.
+    LANES
+        const u32 first = match_at[L] - s.op;
+        for (u32 k = first - literals[L]; k != first; k++)
+            origins[k] = k;
+        u32 j = 0;
+        for (u32 k = 0; k < match[L]; k++) {
+            origins[first + k] = first - offset[L] + j;
+            j = j + 1 == offset[L] ? 0 : j + 1;
+        }
+    END_LANES
+    do {
+        LANES
+            // Another lane may be following the same way: the old place and the new one are both on it.
+            volatile u32 *const way = origins;
+            moved[L] = false;
+            for (u32 k = lane; k < total; k += 32) {
+                const u32 from = way[k];
+                const u32 before = from < total ? way[from] : from;
+                if (before != from) {
+                    way[k] = before;
+                    moved[L] = true;
+                }
+            }
+        END_LANES
+    } while (ballot(moved));
+    LANES
+        for (u32 k = lane; k < total; k += 32)
+            if (origins[k] != k)
+                *place_of(s, s.op + k) = *place_of(s, s.op + origins[k]);
+    END_LANES
+}
+
 // Writes the first `n` queued sequences, 32 at most; false when one of them is wrong.
-DEVICE bool write_sequences(Lz4Stream &s, const Sequence *queue, u32 head, u32 n)
+DEVICE bool write_sequences(Lz4Stream &s, const Sequence *queue, u32 head, u32 n, u32 *origins)
 {
     PER_LANE(u32, literals);
     PER_LANE(u32, literals_at);
@@ -284,14 +331,54 @@ DEVICE bool write_sequences(Lz4Stream &s, const Sequence *queue, u32 head, u32 n
         copy_literals_together(s, read_lane(match_at, one) - size, read_lane(literals_at, one), size);
     }
 
-    u32 pending = n == 32 ? 0xffffffffu : (1u << n) - 1u;
-    while (pending) {
-        // Everything before the first pending match is written.
-        const u32 frontier = read_lane(match_at, lowest_bit(pending));
+    const u32 total = read_lane(end, 31);
+    LANES
+        flag[L] = match[L] > TRACED_MATCH || literals[L] > TRACED_MATCH;
+    END_LANES
+    if (total <= s.resolved && ballot(flag) == 0) {
+        resolve_bytes(s, origins, total, literals, offset, match, match_at);
+        s.op += total;
+        return true;
+    }
+
+    // A match waits for the matches of earlier lanes that its source touches: those from the first that ends behind the
+    // source's begin to the last that begins before its end. Both are found by halving, since lanes are in order.
+    PER_LANE(u32, ends_before);
+    PER_LANE(u32, begins_before);
+    PER_LANE(u32, probe);
+    PER_LANE(u32, probed);
+    LANES
+        ends_before[L] = begins_before[L] = 0;
+    END_LANES
+#pragma unroll
+    for (u32 step = 16; step > 0; step /= 2) {
+        LANES
+            probe[L] = ends_before[L] + step - 1;
+        END_LANES
+        gather(probed, end, probe);
+        LANES
+            if (s.op + probed[L] <= match_at[L] - offset[L])
+                ends_before[L] += step;
+            probe[L] = begins_before[L] + step - 1;
+        END_LANES
+        gather(probed, match_at, probe);
         LANES
             const u32 from_end = match_at[L] - offset[L] + match[L];
-            const u32 needed = from_end < match_at[L] ? from_end : match_at[L];
-            flag[L] = (pending >> lane & 1u) && needed <= frontier;
+            if (probed[L] < from_end)
+                begins_before[L] += step;
+        END_LANES
+    }
+    PER_LANE(u32, awaited);
+    LANES
+        // Of 32 lanes halving leaves the last one out; for the lanes below it only matters what comes before them.
+        const u32 before = begins_before[L] < lane ? begins_before[L] : lane;
+        awaited[L] = ((1u << before) - 1u) & ~((1u << ends_before[L]) - 1u);
+    END_LANES
+
+    u32 pending = n == 32 ? 0xffffffffu : (1u << n) - 1u;
+    while (pending) {
+        LANES
+            flag[L] = (pending >> lane & 1u) && (awaited[L] & pending) == 0;
         END_LANES
         const u32 ready = ballot(flag);
         LANES
@@ -321,7 +408,7 @@ DEVICE bool write_sequences(Lz4Stream &s, const Sequence *queue, u32 head, u32 n
         }
         pending &= ~ready;
     }
-    s.op += read_lane(end, 31);
+    s.op += total;
     return true;
 }
 
@@ -338,7 +425,7 @@ DEVICE bool decode_by_window(Lz4Stream &s, WarpScratch *scratch)
         const bool stop = queue_sequences(s, window, scratch->queue, head, queued);
         while (queued >= 32 || (stop && queued)) {
             const u32 n = queued < 32 ? queued : 32;
-            if (!write_sequences(s, scratch->queue, head, n))
+            if (!write_sequences(s, scratch->queue, head, n, scratch->origins))
                 return false;
             head += n;
             queued -= n;
@@ -361,9 +448,10 @@ DEVICE bool decode_by_sequence(Lz4Stream &s)
 }
 
 template <bool BY_WINDOW>
-DEVICE bool decode_lz4(const u8 *source, u32 csize, u8 *out, u32 stride, u32 usize, WarpScratch *scratch)
+DEVICE bool decode_lz4(const u8 *source, u32 csize, u8 *out, u32 stride, u32 usize, u32 resolved,
+                       WarpScratch *scratch)
 {
-    Lz4Stream stream = {source, out, csize, usize, stride, 0, 0};
+    Lz4Stream stream = {source, out, csize, usize, resolved, stride, 0, 0};
     return BY_WINDOW ? decode_by_window(stream, scratch) : decode_by_sequence(stream);
 }
 
