@@ -13,7 +13,6 @@ import json
 import logging
 import math
 import os
-import signal
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -30,6 +29,7 @@ from vfsd.daemon.operation import Operation
 from vfsd.daemon.outcome import FlushSummary, Outcome
 from vfsd.daemon.registry import write_file_durably
 from vfsd.daemon.reporter import describe_error
+from vfsd.daemon.signals import Signals
 from vfsd.daemon.verdict import after_failure, after_flush, after_timeout, busy, names_of
 from vfsd.errors import BusyError, UnfitError
 
@@ -106,12 +106,11 @@ class Session:
         self._unmounted = trio.Event()
         self._over = trio.Event()
         self._farewell_said = trio.Event()
-        self._secured = trio.Event()
         self._flushing = trio.Lock()
         self._ending: Operation | None = None
         self._running: Operation | None = None
         self._flushed_before_unmount: FlushSummary | None = None
-        self._at_any_cost = False
+        self._signals = Signals(self._secure, lambda: self.begin_unmount(None), self._leave_now)
         self._nursery: trio.Nursery | None = None
         self._serving = trio.CancelScope()
         self._housekeeping = trio.CancelScope()
@@ -219,7 +218,7 @@ class Session:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._serve)
-                nursery.start_soon(self._obey_signals)
+                nursery.start_soon(self._signals.obey)
                 nursery.start_soon(self._keep_house)
                 self._announce()
                 await self._wait_until_answering()
@@ -315,34 +314,11 @@ class Session:
         finally:
             self._farewell_said.set()
 
-    async def _obey_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async for number in signals:
-                log.info("event=signal %s", fields(signal=signal.Signals(number).name))
-                if self._at_any_cost:
-                    self._leave_now(number)
-                else:
-                    self._at_any_cost = True
-                    assert self._nursery is not None
-                    self._nursery.start_soon(self._secure)
-                    self.begin_unmount(None)
+    async def _secure(self) -> int:
+        return 0 if self._stack.record.read_only else await self._stack.tree.secure()
 
-    async def _secure(self) -> None:
-        """A shutdown kills what takes too long: what is only in RAM comes to disk first, which takes seconds."""
-        try:
-            if not self._stack.record.read_only:
-                began = trio.current_time()
-                left = await self._stack.tree.secure()
-                log.info("event=secured %s", fields(seconds=round(trio.current_time() - began, 3), left_in_ram=left))
-        except Exception as error:
-            # The flush that follows is the better copy anyway.
-            log.error("event=not-secured %s", fields(error=describe_error(error)[1]))
-        finally:
-            self._secured.set()
-
-    def _leave_now(self, number: int) -> None:
+    def _leave_now(self, name: str) -> None:
         """A second signal: everything stays as it is on disk and in tmpfs, for the next mount."""
-        name = signal.Signals(number).name
         self._record_outcome(Outcome(8, MountState.FAILED, f"stopped by a second {name} before the flush was done"))
         log.warning("event=left-at-once %s", fields(signal=name))
         if not self._unmounted.is_set():
@@ -389,12 +365,12 @@ class Session:
         if self._unmounted.is_set():
             return
         refusal = await self._flush_before_unmount(operation, limit)
-        if refusal is None or self._at_any_cost:
+        if refusal is None or self._signals.came:
             self._enter_while_mounted(MountState.UNMOUNTING, operation)
             refusal = await self._unmount()
         if refusal is None or self._unmounted.is_set():
             return
-        if self._at_any_cost:
+        if self._signals.came:
             self._detach()
             self._serving.cancel()
             return
@@ -406,8 +382,7 @@ class Session:
     async def _flush_before_unmount(self, operation: Operation, limit: float) -> Outcome | None:
         """None if everything is in the store, else why it stays mounted."""
         self._enter_while_mounted(MountState.FLUSHING, operation)
-        if self._at_any_cost:
-            await self._secured.wait()
+        await self._signals.secured()
         try:
             with trio.move_on_after(limit) as scope:
                 summary = await self._flush_once(operation)
