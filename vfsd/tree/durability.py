@@ -64,17 +64,19 @@ class Durability:
                 self._recording.settle(node)
             self.let_go_of_replaced(node)
 
-    async def sync_before_replacing(self, node: Node, victim: Node) -> None:
+    async def sync_before_replacing(self, node: Node, victim: Node, directory: Node, name: bytes) -> None:
         """Before a rename puts `node` in the place of `victim`: bytes that may be durable only go for durable ones.
 
-        Nothing is to be done while the new bytes are in RAM and the old ones in source or store: after a power loss the
-        new file is missing, and recovery shows the old one again.
+        Nothing is to be done while the new bytes are in RAM and source or store have the old ones under this very name: after
+        a power loss the new file is missing, and recovery shows the old one again. Under another name it could not.
         """
         data = node.data
         if data is None or data.clean:
             return
         durable = victim.data if victim.replaced is None else victim.replaced
-        if data.tier == "cache" or (durable is not None and durable.tier == "cache" and not durable.clean):
+        in_cache = durable is not None and durable.tier == "cache" and not durable.clean
+        moved = victim.record.kind is not Kind.FRESH and self._layers.journal.entry(directory.ino, name) is not None
+        if data.tier == "cache" or in_cache or moved:
             await self.fsync(node)
 
     async def settle(self) -> None:

@@ -326,7 +326,7 @@ class Names:
                 continue
             if node is None or victim is None or victim is prepared or flags & RENAME_EXCHANGE:
                 break
-            await self._prepare_replacing(node, victim)
+            await self._prepare_replacing(node, victim, target, new_name)
             prepared = victim
         if node is None or target.record.nlink == 0:
             raise _fail(errno.ENOENT, old_name)
@@ -361,12 +361,12 @@ class Names:
         if victim is not None:
             self._contents.drop_if_unused(victim)
 
-    async def _prepare_replacing(self, node: Node, victim: Node) -> None:
+    async def _prepare_replacing(self, node: Node, victim: Node, directory: Node, name: bytes) -> None:
         """What must be known or durable before `node` takes the place of `victim`."""
         if victim.is_directory:
             await self._layers.children(victim, fresh=True)
         elif victim is not node:
-            await self._contents.durability.sync_before_replacing(node, victim)
+            await self._contents.durability.sync_before_replacing(node, victim, directory, name)
 
     def _exchange(
         self, source: Node, old_name: bytes, node: Node, target: Node, new_name: bytes, other: Node | None

@@ -431,6 +431,24 @@ def test_a_version_replaced_by_rename_is_kept_until_the_new_one_is_durable(
     run(act)
 
 
+@pytest.mark.parametrize("old_in", ["source", "store"])
+def test_a_durable_file_that_was_moved_and_then_replaced_by_rename_is_kept_too(bench: Bench, old_in: str) -> None:
+    async def act() -> None:
+        bench.put_source("source", b"old")
+        program = await bench.mount()
+        await program.create(b"store", b"old")
+        assert (await bench.flush()).complete
+        await program.rename(old_in.encode(), b"moved")
+        await program.create(b"synced", b"")
+        await program.fsync(b"synced")
+        await program.create(b"new", b"new")
+        await program.rename(b"new", b"moved")
+        program = await _restart(bench)
+        assert await program.read(b"moved") == b"new"
+
+    run(act)
+
+
 def test_a_version_that_was_cut_and_then_replaced_by_rename_is_kept_too(bench: Bench) -> None:
     async def act() -> None:
         program = await bench.mount()
