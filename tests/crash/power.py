@@ -70,6 +70,7 @@ class Machine:
     counts: Counts
     chance: random.Random = field(init=False)
     options: list[str] = field(init=False)
+    receipts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
@@ -168,6 +169,9 @@ class Machine:
                 own.mkdir()
                 (own / "large").write_bytes(self.chance.randbytes(150_000))
                 (own / "small").write_bytes(b"small")
+                os.link(own / "small", own / "small-too")
+                (own / "folder").mkdir()
+                (own / "folder" / "file").write_bytes(self.chance.randbytes(3000))
             with self.mounted() as daemon:
                 for number in range(WRITERS):
                     (self.mountpoint / f"w{number}" / "stored").write_bytes(self.chance.randbytes(90_000))
@@ -176,7 +180,11 @@ class Machine:
                     raise Loss(f"the first unmount fails:\n{self.said()}")
 
     def work(self, *faults: Fault) -> tuple[Files, dict[int, Told]]:
-        """Writers work, and are flushed now and then, until the daemon is killed; what was there, and what they were told."""
+        """Writers work, and are flushed now and then, until the daemon is killed; what was there, and what they were told.
+
+        `receipts` then has the receipts of flushes that were reported as done, and when.
+        """
+        self.receipts.clear()
         logs = {number: self.folder / f"log.{number}" for number in range(WRITERS)}
         with self.mounted(*faults) as daemon:
             before = look(self.mountpoint)
@@ -187,7 +195,9 @@ class Machine:
             end = time.monotonic() + WORK
             while time.monotonic() < end:
                 time.sleep(self.chance.uniform(0.1, 0.4))
-                self.command("flush", self.mountpoint).wait(60)
+                if self.command("flush", self.mountpoint).wait(60) == DONE:
+                    there, now = os.listdir(default_store(self.source) / "receipts"), time.monotonic_ns()
+                    self.receipts.update({name: min(self.receipts.get(name, now), now) for name in there})
             daemon.kill()
             daemon.wait(60)
             for pid in pids:
@@ -224,6 +234,10 @@ class Machine:
                 if daemon.wait(60) != 0:
                     raise Loss(f"it cannot be flushed afterwards:\n{self.said()[-4000:]}")
                 self.counts.flushed_after += 1
+        kept = os.listdir(default_store(self.source) / "receipts")
+        reported = [name for name, since in self.receipts.items() if since <= moment]
+        if gone := [name for name in reported if name not in kept]:
+            raise Loss(f"flushes that were reported as done have not happened: {gone}")
         self.must_do("verify", default_store(self.source))
         assert_same_tree(read_tree(self.source), source, "the source")
 

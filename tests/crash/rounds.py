@@ -26,7 +26,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blackbox.daemons import DONE, LOG_TROUBLE, Vfsd, default_store, mounted_at, state_folders, unmount_with, wait_until
+from blackbox.daemons import (
+    DONE,
+    INCOMPLETE,
+    INTERRUPTED,
+    LOG_TROUBLE,
+    Vfsd,
+    default_store,
+    mounted_at,
+    state_folders,
+    unmount_with,
+    wait_until,
+)
 from blackbox.trees import assert_same_tree, read_tree
 
 from crash.expected import File, Files, differences, look, perform, settle
@@ -43,6 +54,9 @@ MOST_DEATHS_IN_RECOVERY = 3
 PATIENCE = 0.7
 # What a killed daemon's successor may say of trouble.
 ANNOUNCED = ()
+
+STAGES = {"moment": 6, "write": 5, "spill": 3, "flush": 7, "commit": 8, "unmount": 3, "clean": 2, "stop": 3}
+"""How rounds end, and how often: killed at any moment, or at a point of a stage; unmounted; or told to stop while in use."""
 
 POINTS = {
     "write": (
@@ -114,16 +128,14 @@ class End:
 
 def choose_end(chance: random.Random) -> End:
     """How the next round ends."""
-    stage = chance.choices(("moment", "write", "spill", "flush", "commit", "unmount", "clean"), (6, 5, 3, 7, 8, 3, 2))[
-        0
-    ]
+    stage = chance.choices(list(STAGES), list(STAGES.values()))[0]
     ask = {"flush": chance.choice(("flush", "flush", "umount")), "commit": chance.choice(("flush", "flush", "umount"))}
     asked = ask.get(stage, "")
     if stage == "moment":
         asked = chance.choice(("", "", "flush", "umount"))
     if stage in ("unmount", "clean"):
         asked = "umount"
-    return End(stage, None if stage in ("moment", "clean") else choose_fault(chance, stage), asked)
+    return End(stage, choose_fault(chance, stage) if stage in POINTS else None, asked)
 
 
 def choose_fault(chance: random.Random, stage: str) -> Fault:
@@ -176,6 +188,11 @@ class Chain:
             for name, size in (("small", 100), ("large", 150_000), ("hole", 0)):
                 (own / name).write_bytes(self.chance.randbytes(size))
             os.truncate(own / "hole", 70_000)
+            os.link(own / "small", own / "small-too")
+            os.symlink("small", own / "symlink")
+            for folder in ("folder", "folder/inside"):
+                (own / folder).mkdir()
+                (own / folder / "file").write_bytes(self.chance.randbytes(3000))
             (self.source / "shared" / f"w{number}-source").write_bytes(self.chance.randbytes(20_000))
 
     def _must_do(self, *arguments: str | Path) -> None:
@@ -311,7 +328,9 @@ class Chain:
         if end.fault is None and end.stage == "moment":
             time.sleep(self.chance.uniform(0, 0.25))
             daemon.kill()
-        elif end.stage not in ("clean",) and end.ask != "umount":
+        elif end.stage == "stop":
+            self._terminate()
+        elif end.stage != "clean" and end.ask != "umount":
             with contextlib.suppress(subprocess.TimeoutExpired):
                 daemon.wait(PATIENCE)
         if end.ask == "umount":
@@ -322,9 +341,19 @@ class Chain:
         daemon.wait(60)
         if asked is not None:
             asked.wait(60)
-        if daemon.returncode not in (0, -signal.SIGKILL):
+        expected = (0, INCOMPLETE, INTERRUPTED) if end.stage == "stop" else (0, -signal.SIGKILL)
+        if daemon.returncode not in expected:
             raise Loss(f"it ended with {daemon.returncode}:\n{self._log_text()}")
-        return daemon.returncode == 0
+        return daemon.returncode == 0 and end.stage != "stop"
+
+    def _terminate(self) -> None:
+        """As a machine that goes down ends it, with programs at work; perhaps it has no patience."""
+        assert self._daemon is not None
+        self._daemon.send_signal(signal.SIGTERM)
+        if self.chance.random() < 0.5:
+            time.sleep(self.chance.uniform(0, 0.2))
+            self._daemon.send_signal(signal.SIGTERM)
+        self._daemon.wait(60)
 
     def _ask(self, end: End) -> Forked | None:
         """Ask the daemon to flush, or to unmount."""

@@ -24,8 +24,9 @@ from typing import Any
 
 from crash.expected import Act, File, Files, Folder, Symlink, below, data_of, look, perform
 
-# What a call may say when nobody serves the mount any more; EIO comes from msync of pages that can go nowhere.
-GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
+# What a call may say when nobody serves the mount any more, or somebody who is about to leave; EIO comes from msync of pages
+# that can go nowhere.
+GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ESHUTDOWN)
 # What moving a file may say: it is open, nothing is to be moved, or it cannot be moved there now.
 NO_MOVE = (errno.EBUSY, errno.EOPNOTSUPP, errno.ENOSPC, errno.ENOENT)
 # Files are large enough that a RAM tier of a MiB has no room for a writer's, small enough that all are read in a moment.
@@ -96,7 +97,7 @@ def is_of(writer: int, path: bytes) -> bool:
     """Whether a path belongs to a writer."""
     own, row = b"w%d" % writer, b"_%c" % (ord("B") + writer)
     parts = path.split(b"/")
-    return parts[0] == own or parts[-1].startswith(own) or (len(parts) > 1 and row in parts[1][:6])
+    return any(part.startswith(own) for part in parts) or (len(parts) > 1 and row in parts[1][:6])
 
 
 class Stop(Exception):
