@@ -215,6 +215,8 @@ def _prune_empty(storage: LocalStorage, keys: Iterable[bytes]) -> None:
                 os.rmdir(storage.path(folder))
             except FileNotFoundError:
                 pass  # it went with another key
-            except OSError:
+            except OSError as error:
+                if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+                    raise  # the disk's fault, not that of something in it: to be tried again with the next change
                 break
             folder = os.path.dirname(folder)
