@@ -17,7 +17,7 @@ from benchmarks.document import write_document
 
 # In the order of the document; what is measured first has the quietest machine.
 BENCHMARKS = (
-    *("flush", "read_back", "walks", "large_file", "small_files", "opens", "codecs", "slope", "plate_size"),
+    *("flush", "verify", "read_back", "walks", "large_file", "small_files", "opens", "codecs", "slope", "plate_size"),
     *("levels", "lzw", "read_through", "transport", "names", "journal", "policy", "tiers", "demo_plate"),
 )
 # Has options of its own and prints its JSON.
