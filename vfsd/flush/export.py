@@ -118,8 +118,10 @@ class _Export:
                 folders.append((target, record))
             else:
                 self._write_entry(path, target, record)
+        for target, record in reversed(folders[1:]):  # times last: writing below changes them
+            self._set_attributes(target, record)
         self._folder.finish()
-        for target, record in reversed(folders):  # times last: writing below changes them
+        for target, record in folders[:1]:  # until now our own folder was in it
             self._set_attributes(target, record)
         sync_file_system(self._directory)
         return ExportReport(self.written, self._bytes, self._found, tuple(self._failed))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +27,7 @@ from vfsd.flush.shards import LevelShard, shard_key, shard_place
 from vfsd.flush.writing import reason_of
 from vfsd.store import InodeRecord, Kind, Store
 from vfsd.store.header import HEADER, header_bytes, read_header
-from vfsd.store.intents import COPY_KEY
+from vfsd.store.intents import COPY_KEY, is_publishing
 from vfsd.store.objects import ObjectDigest, check_object
 from vfsd.store.pyramid import level_geometry
 from vfsd.store.seal import CATALOGUE_KEY, check_copies
@@ -34,6 +35,9 @@ from vfsd.store.stored import StoredFile, folder_of, group_geometry, group_level
 
 # Files described ahead of the workers: enough to keep them busy, few enough that skeletons do not pile up in memory.
 AHEAD = 4 * WORKERS
+# A writer that publishes is waited for so long, seconds: it syncs what it writes, which takes a slow disk a while. And how
+# often it is looked whether it is done.
+PATIENCE, PAUSE = 60.0, 0.1
 
 T = TypeVar("T")
 OnFile = Callable[[int, int, int], None]
@@ -112,11 +116,18 @@ def verify_store(
 
 
 def _has_changed(root: Path, store: Store) -> bool:
-    try:
-        with contextlib.closing(open_any(root, writable=False)) as now:
-            return now.catalogue.generation != store.catalogue.generation
-    except (UnfitError, StoredDataDamaged):
-        return False
+    """Whether a writer committed another generation since the store was opened; one that is just at it is waited for."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with contextlib.closing(open_any(root, writable=False)) as now:  # undoes what a dead writer left
+                if now.catalogue.generation != store.catalogue.generation:
+                    return True
+        except (UnfitError, StoredDataDamaged):
+            return False
+        if not is_publishing(store.storage) or time.monotonic() > deadline:
+            return False
+        time.sleep(PAUSE)
 
 
 def open_any(root: Path, *, writable: bool) -> Store:

@@ -140,6 +140,15 @@ def finish(storage: LocalStorage, work: bytes) -> None:
     _throw_away(work)
 
 
+def is_publishing(storage: LocalStorage) -> bool:
+    """Whether a change has begun to put its objects in place, and has not come to its end."""
+    work = storage.path(WORK)
+    try:
+        return any(os.path.lexists(work + b"/" + name + b"/intents") for name in os.listdir(work))
+    except FileNotFoundError:
+        return False
+
+
 def recover_work(storage: LocalStorage, generation: int) -> list[str]:
     """Finish or undo what interrupted transactions left; `generation` is the committed catalogue's.
 

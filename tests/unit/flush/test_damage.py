@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from plate_bench import Bench, Contents, assert_sound, keys_below, pixels, plate_path, tiff
 
 from vfsd.errors import StoredDataDamaged
-from vfsd.flush import Damage, Damaged, Sample, convert_plate, repair_store, verify_store
-from vfsd.store import Store
+from vfsd.flush import Damage, Damaged, Sample, convert_plate, repair_store, verify, verify_store
+from vfsd.store import Store, intents, transaction
+from vfsd.store.storage import LocalStorage
 
 RAW = [plate_path(well, 1, channel) for well in ("A01", "B02") for channel in (1, 2)]
 LZW, DEFLATE = plate_path("C03", 1, 1), plate_path("D04", 1, 1)
@@ -208,6 +211,41 @@ def test_what_cannot_be_made_again_is_named(converted: Bench, tmp_path: Path) ->
     assert named(report.left, Damage.FILE) == {lost[0]}
     assert named(report.repaired, Damage.FILE) == set(lost[1:])
     assert unreadable(store) == {lost[0]}
+
+
+@pytest.mark.parametrize("digests", [False, True], ids=["by rebuilding", "by digests"])
+def test_a_flush_that_publishes_meanwhile_is_no_damage(digests: bool, tmp_path: Path) -> None:
+    """The catalogue was read before, the objects after: it is looked again, once the writer is done."""
+    bench, reached, go_on = Bench(tmp_path), threading.Event(), threading.Event()
+    carried_out = transaction.seal_next
+
+    def wait_then_seal(*arguments: Any) -> None:
+        reached.set()
+        assert go_on.wait(30)
+        carried_out(*arguments)
+
+    async def act() -> None:
+        async with bench.mounted() as session:
+            await session.write_all({RAW[0]: tiff(pixels(1)), b"plain": b"old"})
+            await session.flush_all()
+            await session.write_all({RAW[0]: tiff(pixels(2)), b"plain": b"new"})
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(transaction, "seal_next", wait_then_seal)
+                patch.setattr(verify, "is_publishing", tell_and_go_on)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(session.flush_all)
+                    assert await trio.to_thread.run_sync(reached.wait, 30)
+                    report = await trio.to_thread.run_sync(lambda: verify_store(bench.store, digests=digests))
+                    go_on.set()
+            assert report.ok, report.damaged
+
+    def tell_and_go_on(storage: LocalStorage) -> bool:
+        there = intents.is_publishing(storage)
+        assert there or go_on.is_set()
+        go_on.set()
+        return there
+
+    trio.run(act)
 
 
 def test_sample_says_what_it_looked_at(converted: Bench) -> None:

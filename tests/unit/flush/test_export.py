@@ -122,7 +122,7 @@ def test_what_is_there_and_not_right_is_written_again(
     export_store(store, tmp_path / "whole")
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("vfsd.flush.export.sync_file_system", stop)
+        patch.setattr("vfsd.flush.export_folder.sync_file_system", stop)
         with pytest.raises(Stopped):
             export_store(store, out)
     (out / "d").chmod(0o700)
@@ -156,7 +156,7 @@ def test_only_its_own_are_gone_on_with(store: Path, tmp_path: Path) -> None:
     trio.run(act)
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vfsd.flush.export.sync_file_system", stop)
+        patch.setattr("vfsd.flush.export_folder.sync_file_system", stop)
         with pytest.raises(Stopped):
             export_store(store, out)
     before = looks(out)
@@ -209,7 +209,7 @@ def test_stored_files_are_described_only_when_they_are_written(store: Path, tmp_
     """What is there already costs a look at the disk, no look at the store."""
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vfsd.flush.export.sync_file_system", stop)
+        patch.setattr("vfsd.flush.export_folder.sync_file_system", stop)
         with pytest.raises(Stopped):
             export_store(store, out)
         patch.undo()
