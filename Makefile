@@ -10,7 +10,7 @@ PACKAGES := $(NEEDED_PACKAGES) attr git imagej rsync strace xauth xvfb
 POSIX_PACKAGES := openssl
 STRESS_PACKAGES := dbench fio stress-ng
 
-.PHONY: setup install uninstall demo test both lint unit soak crash bench posix stress clean
+.PHONY: setup docs install uninstall demo test both lint unit soak crash bench posix stress clean
 
 # Asks the package manager only for what is not there, so that the second time costs nothing.
 define install
@@ -55,12 +55,15 @@ uninstall:
 demo: setup
 	@PATH="$(BIN):$$PATH" docs/demo/run.sh
 
+# Most tests wait for daemons and disks: one worker more than there are cores. Tests of one file stay together.
+WORKERS ?= $(shell expr $$(nproc) + 1)
+
 test: lint
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope
 
 # Every test of a mount over both transports; `make test` takes over pyfuse3 only those that look at the transport itself.
 both: lint
-	@VFSD_TEST_TRANSPORTS=kernel,pyfuse3 $(BIN)/python -m pytest -q
+	@VFSD_TEST_TRANSPORTS=kernel,pyfuse3 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope
 
 unit: setup
 	@$(BIN)/python -m pytest -q tests/unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 
 import click
 
@@ -33,7 +34,24 @@ def _print_version(context: click.Context, parameter: click.Parameter, wanted: b
         from vfsd import __version__
 
         click.echo(f"vfsd {__version__}")
+        for name, version in _build_facts():
+            click.echo(f"  {name:<10} {version}")
         context.exit()
+
+
+def _build_facts() -> Iterator[tuple[str, str]]:
+    """What this vfsd runs with: versions that a report of a problem needs, read without importing anything."""
+    import os
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    yield "python", platform.python_version()
+    yield "kernel", f"{os.uname().sysname} {os.uname().release} {os.uname().machine}"
+    for name in ("pyfuse3", "trio", "numpy", "zarr", "numcodecs", "tifffile", "cupy"):
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            yield name, "not installed"
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -127,7 +127,10 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("vfsd ")
+    shown = capsys.readouterr().out
+    assert shown.startswith("vfsd ")
+    assert "kernel" in shown
+    assert "pyfuse3" in shown
 
 
 def test_hostile_names_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
