@@ -266,7 +266,7 @@ class Assembly:
         """Record, skeleton and planes of an item whose objects are written, before the catalogue has them."""
         if item.ino in self._plain_keys:
             return self._plain_record(item), None, []
-        record = replace(self._written_record(item), kind=Kind.PLANES)
+        record = replace(self._written_record(item), kind=Kind.PLANES, location=None)  # where it was a plain file until now
         return record, Skeleton.from_bytes(self.writer.skeletons[item.ino]), self.placement.planes[item.ino]
 
     # --- completing

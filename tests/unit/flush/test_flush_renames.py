@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -250,6 +251,31 @@ def assert_store_follows(act: Act, tmp_path: Path, *, known: bool) -> None:
     contents, shape = bench.stored_alone()
     assert contents == expected
     assert all(looks[1] == 1 for path, looks in shape.items() if path in expected) or "link" in act.__name__
+
+
+def test_a_plain_file_becomes_an_image_while_another_takes_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path)
+
+    async def act(session: Session) -> None:
+        await session.rename(b"three.tif", b"a/" + plate_path("C03"))
+        await session.write(b"a/" + plate_path("C03"), tiff(pixels(44)))
+        await session.write(b"three.tif", b"another file")
+
+    async def run() -> Contents:
+        async with bench.mounted() as session:
+            await session.write_all(START)
+            await session.flush_all()
+            await act(session)
+            result = await session.flush_all()
+            assert result.complete
+            return await session.contents()
+
+    expected = trio.run(run)
+    assert_sound(bench.store, expected)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not (bench.store / "files/a" / os.fsdecode(plate_path("C03"))).exists()
 
 
 def test_groups_lie_where_their_directories_are(tmp_path: Path) -> None:
