@@ -57,7 +57,7 @@ class ZarrSource:
 
     def stat(self, path: bytes) -> os.stat_result:
         """`lstat` of an object."""
-        return self._status(path, self._view.find(path))
+        return self._status(path, self._view.current(path))
 
     def stat_at_once(self, path: bytes) -> os.stat_result | None:
         """Never known without asking."""
@@ -91,7 +91,7 @@ class ZarrSource:
 
     def made(self, path: bytes) -> VirtualFile | None:
         """What reads a file that is made while it is read; None for one that is shown as it is."""
-        shown = self._view.find(path)
+        shown = self._view.current(path)
         if isinstance(shown, Folder):
             raise OSError(errno.ESTALE, "became a folder in the source", path)
         return shown if isinstance(shown, VirtualFile) else None

@@ -75,9 +75,8 @@ Shown = Folder | VirtualFile | RealFile
 @final
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The files of an image, and the versions of the documents that they were made of."""
+    """The files of an image."""
 
-    versions: tuple[Identity | None, ...]
     files: list[tuple[bytes, VirtualFile]]
 
     @property
@@ -129,6 +128,16 @@ class ZarrView:
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return found
+
+    def current(self, path: bytes) -> Shown:
+        """As `find`, but never an image whose metadata were changed since."""
+        shown = self.find(path)
+        if isinstance(shown, VirtualFile) and shown.versions != self._versions(
+            shown.image.path, shown.image.array.path
+        ):
+            self.names(path.rpartition(b"/")[0], fresh=True)
+            shown = self.find(path)
+        return shown
 
     def names(self, path: bytes, *, fresh: bool = False) -> Mapping[bytes, Shown]:
         """What is in a folder, by name; with `fresh` whatever was read a moment ago."""
@@ -327,14 +336,15 @@ class ZarrView:
 
     def _files(self, path: bytes, name: bytes) -> Iterator[tuple[bytes, Shown]]:
         known = self._images.find((path, name))
-        if known is None or known.versions != self._versions(path, known.files[0][1].image.array.path):
+        if known is None or known.files[0][1].versions != self._versions(path, known.files[0][1].image.array.path):
             try:
                 image = read_image(self.folder, path, shown_path(name))
             except ForeignError as error:
                 self._say(path, error)
                 return
-            known = _Known(self._versions(path, image.array.path), self._made(image, name))
-            newest = max(version[3] for version in known.versions if version is not None)
+            versions = self._versions(path, image.array.path)
+            known = _Known(self._made(image, name, versions))
+            newest = max((version[3] for version in versions if version is not None), default=0)
             if known.files and newest == image.mtime:  # else it was changed a moment ago
                 self._images.put((path, name), known)
         yield from known.files
@@ -347,18 +357,20 @@ class ZarrView:
         )
         return tuple(self.folder.version(document) for document in documents)
 
-    def _made(self, image: ForeignImage, name: bytes) -> list[tuple[bytes, VirtualFile]]:
+    def _made(
+        self, image: ForeignImage, name: bytes, versions: tuple[Identity | None, ...]
+    ) -> list[tuple[bytes, VirtualFile]]:
         """The one or two files of an image."""
         files: list[tuple[bytes, VirtualFile]] = []
         obstacle = image.array.pipeline.obstacle
         if obstacle is not None:
             self._say(image.array.path, f"can be listed, but not read: {obstacle}")
         try:
-            files.append((name + OME_SUFFIX, VirtualFile(ome_tiff(image), image, self._reader)))
+            files.append((name + OME_SUFFIX, VirtualFile(ome_tiff(image), image, self._reader, versions)))
         except SynthesisError as error:
             self._say(image.path, error)
         try:
-            files.append((name + IMAGEJ_SUFFIX, VirtualFile(hyperstack(image), image, self._reader)))
+            files.append((name + IMAGEJ_SUFFIX, VirtualFile(hyperstack(image), image, self._reader, versions)))
         except SynthesisError as error:  # there is the other file, with the same pixels
             log.debug("no_hyperstack path=%s reason=%s", shown_path(image.path), error)
         return files

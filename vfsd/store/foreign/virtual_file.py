@@ -17,6 +17,7 @@ from vfsd.images import (
     synthesize_hyperstack,
     synthesize_ome_tiff,
 )
+from vfsd.store.foreign.folder import Identity
 from vfsd.store.foreign.image import ForeignImage
 from vfsd.store.foreign.reading import ChunkReader
 
@@ -32,13 +33,14 @@ class VirtualFile:
 
     Attributes
     ----------
-    mtime : int
-        Of the image's metadata, in ns.
+    versions : tuple
+        Of the documents that the image's metadata were read from.
     """
 
     tiff: SynthesizedTiff
     image: ForeignImage
     reader: ChunkReader
+    versions: tuple[Identity | None, ...]
 
     @property
     def size(self) -> int:
