@@ -22,7 +22,7 @@ import xxhash
 
 from vfsd.errors import StoredDataDamaged
 from vfsd.store.intents import COPY, COPY_KEY, WORK
-from vfsd.store.storage import LocalStorage, forget_pages, write_all
+from vfsd.store.storage import LocalStorage, forget_pages, sync_directory, write_all
 
 CATALOGUE_KEY = b"catalog.sqlite"
 SEAL_KEY = b"catalog.xxh3"
@@ -105,11 +105,19 @@ def mend_catalogue(storage: LocalStorage) -> None:
     write_seal(storage, {max(generations, default=max(seal, default=0)): digest})
 
 
-def seal_next(storage: LocalStorage, generation: int, digest: bytes) -> None:
+def seal_next(storage: LocalStorage, work: bytes, generation: int, digest: bytes) -> None:
     """Before a catalogue is renamed in: from now on it is as good as the one that is there."""
     present = _digest(storage.path(CATALOGUE_KEY))
     assert present is not None
-    write_seal(storage, {generation - 1: present, generation: digest})
+    beside = work + b"/seal"  # what a kill leaves of it goes with the rest of the change
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        write_all(fd, _encode({generation - 1: present, generation: digest}))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(beside, storage.path(SEAL_KEY))
+    sync_directory(storage.root)
 
 
 def write_seal(storage: LocalStorage, seal: Mapping[int, bytes]) -> None:

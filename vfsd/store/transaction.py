@@ -231,7 +231,7 @@ class Transaction:
             write_intents(self._work, intents)
             self._storage.forget()
             carry_out(self._storage, self._work, intents)
-            seal_next(self._storage, self.generation, digest)
+            seal_next(self._storage, self._work, self.generation, digest)
             os.rename(self._work + b"/catalogue", self._storage.path(CATALOGUE_KEY))
         except BaseException:
             undo(self._storage, self._work)
