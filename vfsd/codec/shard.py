@@ -16,7 +16,7 @@ import errno
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import xxhash
@@ -147,6 +147,16 @@ def read_index(fd: int, chunk_count: int, size: int | None = None) -> ShardIndex
     return ShardIndex.parse(_read_exactly(fd, total - wanted, wanted), chunk_count, total)
 
 
+class Sink(Protocol):
+    """Takes a file's bytes front to back."""
+
+    def write(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """Append; the pieces may be changed after that. OSError when they cannot be written."""
+
+    def finish(self) -> None:
+        """Nothing more comes: every byte is written now."""
+
+
 class ShardWriter:
     """Writes one shard front to back.
 
@@ -164,12 +174,15 @@ class ShardWriter:
         file offset is neither used nor moved. It stays the caller's: it is not closed and not synced.
     chunk_count : int
         How many chunks the array's shards have.
+    sink : Sink, optional
+        Takes the bytes instead of ordinary writes to `fd`, as they come.
     """
 
-    __slots__ = ("_end", "_entries", "_fd", "_hasher", "_open", "_pieces", "_waiting", "_written")
+    __slots__ = ("_end", "_entries", "_fd", "_hasher", "_open", "_pieces", "_sink", "_waiting", "_written")
 
-    def __init__(self, fd: int, chunk_count: int) -> None:
+    def __init__(self, fd: int, chunk_count: int, sink: Sink | None = None) -> None:
         self._fd = fd
+        self._sink = sink
         self._entries = np.full((chunk_count, 2), MISSING, np.uint64)
         self._hasher = xxhash.xxh3_128()
         self._pieces: list[bytes | memoryview] = []
@@ -250,6 +263,8 @@ class ShardWriter:
         self._put(ShardIndex(self._entries).encode())
         self._flush()
         self._open = False
+        if self._sink is not None:
+            self._sink.finish()
         return self._written
 
     @property
@@ -275,7 +290,7 @@ class ShardWriter:
     def _put(self, piece: bytes | memoryview) -> None:
         self._pieces.append(piece)
         self._waiting += len(piece)
-        if self._waiting >= _BUFFER_BYTES or len(self._pieces) >= _BUFFER_PIECES:
+        if self._sink is not None or self._waiting >= _BUFFER_BYTES or len(self._pieces) >= _BUFFER_PIECES:
             self._flush()
 
     def _flush(self) -> None:
@@ -283,7 +298,11 @@ class ShardWriter:
         for piece in pieces:
             self._hasher.update(piece)
         try:
-            self._written = _write_all(self._fd, pieces, self._written)
+            if self._sink is None:
+                self._written = _write_all(self._fd, pieces, self._written)
+            else:
+                self._sink.write(pieces)
+                self._written += sum(map(len, pieces))
         except BaseException:
             self._open = False
             raise

@@ -21,6 +21,7 @@ from vfsd.images import NotRebuildable, TiffLayout, analyse_tiff, read_descripti
 from vfsd.images.decode import UndecodableImage, declared_planes
 from vfsd.plates import DESCRIPTION_LIMIT, PageOffset, page_offsets
 from vfsd.store import InodeRecord
+from vfsd.store.scratch import borrow
 from vfsd.store.stored import StoredFile
 
 # Files up to this are read whole, in one go, into a buffer of their size: digest and planes from one pass over the
@@ -181,7 +182,7 @@ class Item:
             self.decoded = (height, width, planes[0].dtype.name)
 
     def read_whole(self) -> memoryview:
-        """All bytes in one buffer, with their digest; for files of up to `WHOLE_FILE`.
+        """All bytes in one buffer, with their digest; for files of up to `WHOLE_FILE`. Until this thread reads the next.
 
         Raises
         ------
@@ -191,7 +192,7 @@ class Item:
             A stored file is not what it was when it was stored.
         """
         with self.opened() as fd:
-            out = np.empty(self.size, np.uint8).data
+            out = borrow("file", self.size)
             _read_exactly(fd, out, 0)
             if os.fstat(fd).st_size != self.size:
                 raise ItemChanged("changed while it was being stored")

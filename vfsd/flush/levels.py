@@ -19,12 +19,16 @@ from vfsd.errors import StoredDataDamaged
 from vfsd.flush.shards import LevelShard, ShardJob, positions_in_shard
 from vfsd.store import Transaction
 from vfsd.store.catalogue import PlaneRecord
+from vfsd.store.direct import DirectFile
 from vfsd.store.geometry import ArrayGeometry, GeometryError
 from vfsd.store.objects import ObjectDigest
 from vfsd.store.planes import decode_plane, encode_plane
 from vfsd.store.pyramid import plane_levels
 from vfsd.store.storage import start_writeback
 from vfsd.store.stored import ShardIndexes
+
+# Levels are written in pieces of this size: all of them together are a third of the full size, and each has its own.
+LEVEL_PIECE = 1 << 20
 
 
 @final
@@ -41,7 +45,9 @@ class LevelWriters:
             for level in job.levels:
                 fd = transaction.create(level.key)
                 self._open.callback(os.close, fd)
-                self._shards.append((level, fd, ShardWriter(fd, level.geometry.chunks_per_shard)))
+                self._shards.append(
+                    (level, fd, ShardWriter(fd, level.geometry.chunks_per_shard, DirectFile(fd, LEVEL_PIECE)))
+                )
         except BaseException:  # a full disk: nobody gets this object, to close it
             self._open.close()
             raise

@@ -33,6 +33,7 @@ from vfsd.images import (
 )
 from vfsd.store import Transaction
 from vfsd.store.catalogue import PlaneRecord
+from vfsd.store.direct import DirectFile
 from vfsd.store.geometry import ArrayGeometry
 from vfsd.store.holes import write_around_holes
 from vfsd.store.ngff import DisplayWindow, display_window
@@ -131,7 +132,7 @@ class ObjectWriter:
         with contextlib.ExitStack() as opened:
             fd = self._transaction.create(job.key)
             opened.callback(os.close, fd)
-            writer = ShardWriter(fd, job.geometry.chunks_per_shard)
+            writer = ShardWriter(fd, job.geometry.chunks_per_shard, DirectFile(fd))
             levels = LevelWriters(self._transaction, job, self._old_shards)
             opened.callback(levels.close)
             try:

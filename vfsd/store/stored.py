@@ -41,6 +41,7 @@ from vfsd.store.holes import write_around_holes
 from vfsd.store.planes import ReadChunk, decode_plane, decode_plane_range
 from vfsd.store.pyramid import MAX_LEVELS, MEAN, STRIDE
 from vfsd.store.recent import Recent
+from vfsd.store.scratch import borrow
 from vfsd.store.storage import LocalStorage, ObjectReader
 from vfsd.store.targets import map_target
 from vfsd.store.threads import in_threads
@@ -111,6 +112,15 @@ class ShardIndexes:
         entry = self.index(key, chunk_count).entry(position)
         return None if entry is None else self._reader.read_range(key, *entry)
 
+    def borrowed_chunk(self, key: bytes, chunk_count: int, position: int) -> memoryview | None:
+        """The same until this thread asks for the next."""
+        entry = self.index(key, chunk_count).entry(position)
+        if entry is None:
+            return None
+        chunk = borrow("chunk", entry[1])
+        self._reader.read_into(key, entry[0], chunk)
+        return chunk
+
     def frame(self, key: bytes, chunk_count: int, position: int) -> RemoteFrame | None:
         """A chunk that is read in parts, None where the shard has none; raises FrameError when it is none."""
         with self._lock:
@@ -160,10 +170,10 @@ class StoredPlane:
         """Where its chunks stand in the shard."""
         return self.geometry.positions_in_shard(self.index)
 
-    def reader(self, shards: ShardIndexes) -> Callable[[int], bytes | None]:
-        """What `decode_plane` asks for chunks."""
+    def reader(self, shards: ShardIndexes) -> Callable[[int], memoryview | None]:
+        """What `decode_plane` asks for chunks, one after the other."""
         key, count, positions = self.chunks()
-        return lambda tile: shards.chunk(key, count, positions[tile])
+        return lambda tile: shards.borrowed_chunk(key, count, positions[tile])
 
     def part_reader(self, shards: ShardIndexes) -> Callable[[int], RemoteFrame | None]:
         """What `decode_plane_range` asks for chunks."""
@@ -341,7 +351,7 @@ class StoredFile:
         if self.record.size > 16 * PIECE or self.skeleton is None:
             self._compare(self.digest())
         else:
-            self.rebuild_buffer(np.empty(self.record.size, np.uint8).data)
+            self.rebuild_buffer(borrow("rebuilt", self.record.size))
 
     def _fill(self, out: memoryview) -> None:
         if self.skeleton is None:
