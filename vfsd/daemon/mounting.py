@@ -126,7 +126,14 @@ async def _live(
     assert layout.mountpoint is not None, "a mount has a mount point"
     formats = choose_formats(options.plate_format, options.pattern, labels=options.labels)
     manager = ServiceManager.of_this_process()
-    flush_some = partial(flush_tree, stack.tree, formats=formats, levels=options.levels, verify=Verify(options.verify))
+    flush_some = partial(
+        flush_tree,
+        stack.tree,
+        formats=formats,
+        levels=options.levels,
+        verify=Verify(options.verify),
+        archive=options.archive,
+    )
     started = False
 
     def when_ready() -> None:

@@ -32,6 +32,8 @@ class MountOptions:
     """What names mean, instead of an instrument's."""
     labels: str | None = None
     """Which names are those of label images, instead of the usual ones."""
+    archive: bool = False
+    """Whether new images are compressed for few bytes rather than for speed."""
     levels: int | None = None
     """How many times new images are halved for viewers; None: until they are small."""
     zarr_as: str | None = None

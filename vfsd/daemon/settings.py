@@ -135,6 +135,7 @@ SETTINGS = (
         "mask, label and the like in the name",
         "PATTERN",
     ),
+    Setting("archive", Kind.FLAG, "Compress new images for few bytes, not for speed.", "no"),
     Setting("levels", Kind.LEVELS, "Halve new images N times for viewers.", "auto", "N"),
     Setting(
         "verify",

@@ -134,6 +134,7 @@ class Assembly:
                 force_plain,
                 self._order.formats,
                 levels=self._order.levels,
+                archive=self._order.archive,
                 damaged_shards=self.writer.failures.damaged_shards,
             )
             self.placement = placer.place(self.items)

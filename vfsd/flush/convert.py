@@ -25,10 +25,11 @@ async def convert_plate(
     formats: PlateFormats | None = None,
     levels: int | None = None,
     verify: Verify = Verify.FULL,
+    archive: bool = False,
 ) -> FlushResult:
     """Store every file of `source` in `store`, which is made, or continued if it belongs to this source.
 
-    `levels` and `verify` are as for `flush_tree`.
+    `levels`, `verify` and `archive` are as for `flush_tree`.
 
     Raises
     ------
@@ -43,7 +44,13 @@ async def convert_plate(
     with contextlib.closing(_open_store(source, store)) as opened:
         async with bare_tree(source, opened) as tree:
             return await flush_tree(
-                tree, ingest=True, on_progress=on_progress, formats=formats, levels=levels, verify=verify
+                tree,
+                ingest=True,
+                on_progress=on_progress,
+                formats=formats,
+                levels=levels,
+                verify=verify,
+                archive=archive,
             )
 
 

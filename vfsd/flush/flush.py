@@ -63,6 +63,7 @@ async def flush_tree(
     levels: int | None = None,
     verify: Verify = Verify.FULL,
     repair: Repair | None = None,
+    archive: bool = False,
 ) -> FlushResult:
     """Store what the tree has and the store has not.
 
@@ -84,6 +85,8 @@ async def flush_tree(
         How thoroughly what was written is looked at before anything is given up for it.
     repair : Repair, optional
         Make this again, and nothing else.
+    archive : bool
+        Compress new arrays for few bytes rather than for speed; those that are there stay what they are.
 
     Raises
     ------
@@ -97,7 +100,7 @@ async def flush_tree(
         try:
             if formats is None:
                 formats = await trio.to_thread.run_sync(choose_formats)
-            order = FlushOrder(formats, paths, ingest, only, levels, verify, repair)
+            order = FlushOrder(formats, paths, ingest, only, levels, verify, repair, archive)
             return await _Flush(tree, order, Tally(on_progress)).run()
         except sqlite3.Error as error:
             raise OSError(f"the catalogue cannot be built ({error})") from error

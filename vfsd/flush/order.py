@@ -68,3 +68,4 @@ class FlushOrder:
     levels: int | None = None
     verify: Verify = Verify.FULL
     repair: Repair | None = None
+    archive: bool = False

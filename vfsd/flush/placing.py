@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from vfsd.errors import shown_path
@@ -29,10 +29,11 @@ from vfsd.flush.items import Item
 from vfsd.flush.labelling import Labelling
 from vfsd.flush.locations import directory_name, pages_key, plate_key, stack_key
 from vfsd.flush.placement import Placement, PlaneShape, plane_shape, positions_of_pages
+from vfsd.flush.sampling import choose_parameters, sample_of
 from vfsd.plates import Plate, PlateFormats, PlatePosition, ReadFile, find_labels, recognise_plates
 from vfsd.store.builder import CatalogueBuilder
 from vfsd.store.catalogue import GroupRecord, PlaneRecord
-from vfsd.store.geometry import GeometryError, image_geometry, plate_geometry, stack_geometry
+from vfsd.store.geometry import ArrayGeometry, GeometryError, image_geometry, plate_geometry, stack_geometry
 
 log = logging.getLogger("vfsd.flush")
 
@@ -76,6 +77,8 @@ class Placer:
         What the names of plates may mean; all that is known.
     levels : int, optional
         How many levels the images of new groups get below their full size (`pyramid.level_count`).
+    archive : bool
+        New arrays are compressed for few bytes rather than for speed.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Placer:
         formats: PlateFormats | None = None,
         *,
         levels: int | None = None,
+        archive: bool = False,
         damaged_shards: Collection[bytes] = (),
     ) -> None:
         self._formats = formats
@@ -96,6 +100,7 @@ class Placer:
         self._read_file = read_file
         self._force_plain = force_plain
         self._groups = GroupTable(builder, levels)
+        self._archive = archive
         self._placement = Placement()
         self._labelling = Labelling(self._groups, builder, self._placement, self._directory, damaged_shards)
 
@@ -162,7 +167,7 @@ class Placer:
         if kind.channel is None:
             numbers["c"] = {position.channel for position in positions}
         try:
-            group, document = self._plate_group(plate, kind, numbers)
+            group, document = self._plate_group(plate, kind, numbers, [item for item, _ in members])
             document.make_room(numbers)
         except GeometryError as error:
             for item, _ in members:
@@ -193,7 +198,7 @@ class Placer:
                 if document.needs_window(at.channel):
                     self._placement.windows.setdefault((group.id, at.channel), (item, page))
 
-    def _plate_group(self, plate: Plate, kind: _Kind, numbers: Mapping[str, set[int]]) -> Group:
+    def _plate_group(self, plate: Plate, kind: _Kind, numbers: Mapping[str, set[int]], items: list[Item]) -> Group:
         mine = [
             (group, document)
             for group, document in self._groups.of_form("plate")
@@ -215,6 +220,7 @@ class Placer:
             geometry = image_geometry(
                 leading, size, shape.dtype, samples=shape.samples, planar=shape.planar, shard_extents=(1, slices)
             )
+        geometry = self._compressed(geometry, items)
         label = plate.root.rpartition(b"/")[2].decode("utf-8", "backslashreplace") if plate.root else self._plate_name
         variant = f"{shape.text()}_{shape.dtype}" if mine else None
         if mine and kind.channel is not None:
@@ -255,6 +261,7 @@ class Placer:
             except GeometryError as error:
                 item.notes.append(str(error))
                 continue
+            geometry = self._compressed(geometry, [item])
             document = GroupDocument(geometry, name=name.decode("utf-8", "backslashreplace"))
             group, _ = self._groups.add(pages_key(self._directory(directory), name), "pages", directory, document)
             self._placement.planes[item.ino] = [
@@ -277,7 +284,7 @@ class Placer:
             if found is None and (len(members) < FEWEST_PLANES or len(members) * shape.bytes < FEWEST_BYTES):
                 continue
             try:
-                group, document = found or self._new_stack(directory, shape, len(members))
+                group, document = found or self._new_stack(directory, shape, members)
             except GeometryError as error:
                 for item in members:
                     item.notes.append(str(error))
@@ -293,10 +300,11 @@ class Placer:
                 return group, document
         return None
 
-    def _new_stack(self, directory: bytes, shape: PlaneShape, count: int) -> Group:
+    def _new_stack(self, directory: bytes, shape: PlaneShape, members: list[Item]) -> Group:
         geometry = stack_geometry(
-            count, (shape.height, shape.width), shape.dtype, samples=shape.samples, planar=shape.planar
+            len(members), (shape.height, shape.width), shape.dtype, samples=shape.samples, planar=shape.planar
         )
+        geometry = self._compressed(geometry, members)
         label = (directory or self._plate_name.encode("utf-8", "surrogateescape")).decode("utf-8", "backslashreplace")
         document = GroupDocument(geometry, name=f"{label} {shape.text()} {shape.dtype}")
         kind = shape.dtype + ("_planar" if shape.planar else "")
@@ -316,6 +324,11 @@ class Placer:
 
     def _directory(self, directory: bytes) -> bytes:
         return directory_name(directory, self._plate_name)
+
+    def _compressed(self, geometry: ArrayGeometry, items: list[Item]) -> ArrayGeometry:
+        """The geometry of a new array, compressed as suits what it is to hold first."""
+        sample = sample_of(items)
+        return replace(geometry, blosc=choose_parameters(sample, geometry.itemsize, archive=self._archive))
 
     def _taken(self, place: PlaneRecord) -> bool:
         owner = self._catalogue.owner_of_place(place.group, place.image, place.index)

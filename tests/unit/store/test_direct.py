@@ -1,4 +1,4 @@
-"""A file written in large pieces past the page cache has every byte, whatever sizes come and whatever the kernel takes of them."""
+"""A file written in large pieces past the page cache has every byte, whatever sizes come and whatever the kernel takes."""
 
 from __future__ import annotations
 
