@@ -105,7 +105,7 @@ async def flush_tree(
         except sqlite3.Error as error:
             raise OSError(f"the catalogue cannot be built ({error})") from error
         finally:
-            tree.layers.flushing = False
+            tree.layers.end_flush()
             _flushing.reset(token)
 
 

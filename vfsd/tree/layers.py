@@ -67,6 +67,7 @@ class Layers:
         # From a flush's snapshot to its release a name that goes leaves a whiteout: the catalogue that is being published may
         # have it, and a daemon that is killed before the release must not bring it back.
         self.flushing = False
+        self.hidden_meanwhile: set[tuple[int, bytes]] = set()
         # Directories that have no entry in the catalogue of which it was asked: most that names are made in.
         self._bare: set[int] = set()
         self._bare_in = store.catalogue
@@ -169,6 +170,18 @@ class Layers:
         if self.nodes.get(node.ino) is node:
             del self.nodes[node.ino]
         return True
+
+    def end_flush(self) -> None:
+        """A flush is over: whiteouts that only it needed go, or they would hide what may come in the source later."""
+        self.flushing = False
+        names, self.hidden_meanwhile = self.hidden_meanwhile, set()
+        try:
+            with self.journal.change():
+                for parent, name in names:
+                    if self.journal.entry(parent, name) == WHITEOUT and not self.store.catalogue.entry(parent, name):
+                        self.journal.drop_entry(parent, name)
+        except OSError as error:
+            log.warning("whiteouts_stay error=%s", error)
 
     def after_commit(self, inos: Iterable[int]) -> None:
         """The catalogue has a new generation: of these nodes, those without a row in the journal take what it says."""

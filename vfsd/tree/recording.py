@@ -201,6 +201,7 @@ class Recording:
             directory.add_below(name)
         elif self._layers.flushing:
             self.journal.put_entry(directory.ino, name, WHITEOUT)
+            self._layers.hidden_meanwhile.add((directory.ino, name))
         else:
             self.journal.drop_entry(directory.ino, name)
         node = None if directory.children is None else directory.children.get(name)

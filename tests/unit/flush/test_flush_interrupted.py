@@ -191,3 +191,31 @@ def test_power_lost_after_the_release_but_before_the_journal_knew(
     seen = trio.run(flush_and_die)
     cut_power(bench, durable)
     assert trio.run(go_on) == seen
+
+
+def test_names_that_came_and_went_during_a_flush_leave_nothing(tmp_path: Path) -> None:
+    """A whiteout of such a name would hide what the source may have under it later."""
+    bench = Bench(tmp_path, source=True)
+    (tmp_path / "plate" / "day").mkdir()
+    (tmp_path / "plate" / "day" / "one").write_bytes(b"one")
+
+    async def run() -> None:
+        async with bench.mounted() as session:
+            await session.write_all({b"day/new": b"new", b"day/going": b"going"})
+
+            async def act() -> None:
+                for _ in range(2):
+                    await session.write(b"day/temporary", b"bytes")
+                    await session.unlink(b"day/temporary")
+                await session.unlink(b"day/going")
+
+            assert (await session.flush_while(Transaction, "publish", act)).complete
+            day = (await session.node(b"day")).ino
+            assert [(parent, ino) for parent, _, ino in session.tree.journal.all_entries()] == [(day, 0)]  # of "going"
+            await session.flush_all()
+            (tmp_path / "plate" / "day" / "temporary").write_bytes(b"of the source")
+        async with bench.mounted() as session:
+            found = await session.contents()
+            assert found == {b"day/one": b"one", b"day/new": b"new", b"day/temporary": b"of the source"}
+
+    trio.run(run)
