@@ -267,7 +267,9 @@ class Assembly:
         """Record, skeleton and planes of an item whose objects are written, before the catalogue has them."""
         if item.ino in self._plain_keys:
             return self._plain_record(item), None, []
-        record = replace(self._written_record(item), kind=Kind.PLANES, location=None)  # where it was a plain file until now
+        record = replace(
+            self._written_record(item), kind=Kind.PLANES, location=None
+        )  # where it was a plain file until now
         return record, Skeleton.from_bytes(self.writer.skeletons[item.ino]), self.placement.planes[item.ino]
 
     # --- completing
@@ -310,9 +312,12 @@ class Assembly:
         self.builder.finish()
 
     def _record_objects(self) -> None:
-        """Linked objects are what they were under their old key."""
+        """Linked objects are what they were under their old key, if they are still there: what moved may go as well."""
         digests = self._transaction.digests
-        moved = ((key, self._base.objects.get(old)) for key, old in self._moved.items() if key not in digests)
+        linked = (
+            (key, old) for key, old in self._moved.items() if key not in digests and self._transaction.exists(key)
+        )
+        moved = ((key, self._base.objects.get(old)) for key, old in linked)
         self.builder.objects.drop(self._transaction.removed_keys | self._moved.keys())
         self.builder.objects.put((key, known) for key, known in moved if known is not None)
         self.builder.objects.put(digests.items())
