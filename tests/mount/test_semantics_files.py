@@ -571,7 +571,6 @@ def test_threads_write_their_own_pieces_of_one_file(both: Both) -> None:
 def test_errors_of_calls_that_fuse_lacks(both: Both) -> None:
     """What is refused, and how; ext4 has these."""
     root = both.mounted
-    assert error_of(lambda: os.close(os.open(root, os.O_TMPFILE | os.O_RDWR))) == "ENOTSUP"
     with (root / "one.bin").open("rb") as file:
         flags = bytearray(8)
         assert error_of(lambda: fcntl.ioctl(file, FS_IOC_GETFLAGS, flags)) == "ENOTTY"

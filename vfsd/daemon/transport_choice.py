@@ -14,7 +14,13 @@ class TransportChoice:
 
 
 def choose_transport(wanted: str) -> TransportChoice:
-    """The transport that serves this mount: what was asked for; `auto` takes pyfuse3, which needs no rights."""
+    """The transport that serves this mount: what was asked for; `auto` takes the kernel's own protocol where the kernel then
+    reads files by itself, and pyfuse3 otherwise."""
+    from vfsd.fuse.kernel.probe import passthrough_lacks
+
     if wanted != "auto":
         return TransportChoice(wanted, "asked for")
-    return TransportChoice("pyfuse3", "the default")
+    lacks = passthrough_lacks()
+    if lacks is None:
+        return TransportChoice("kernel", "the kernel reads files by itself")
+    return TransportChoice("pyfuse3", lacks.cause)
