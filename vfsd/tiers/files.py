@@ -238,7 +238,11 @@ class TierFiles:
             self._moves.remove(file)
 
     def hold(self, file: TierFile) -> Hold:
-        """Somebody outside is to read the file that this is now; `let_go` ends it."""
+        """Somebody outside is to read the file that this is now; `let_go` ends it.
+
+        What is read then nobody tells us: for the policy it counts as read through once.
+        """
+        self.room.policy.on_read(file.ino, 0, file.size, file.size)
         if file.hold is None:
             file.hold = Hold(file)
         file.hold.count += 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Backings:
         node = handle.node
         if node.writers or handle.writable:
             return None
+        self._contents.last_used = time.monotonic()
         if node.data is None and node.record.kind in (Kind.PLANES, Kind.PLAIN):
             if node.record.size > LARGE_FILE:
                 return None

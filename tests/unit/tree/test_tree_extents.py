@@ -10,6 +10,7 @@ import pytest
 from tree_bench import CALLER, MIB, Bench, run
 
 from vfsd.store.catalogue import ROOT_INO
+from vfsd.tiers import Warmth
 from vfsd.tiers.allocation import KEEP_SIZE, PUNCH_HOLE
 from vfsd.tree import without_privileges
 
@@ -167,6 +168,8 @@ def test_what_somebody_outside_reads_keeps_its_room(bench: Bench) -> None:
         handles = {name: await program.open(name) for name in (b"unlinked", b"moved", b"stored")}
         backings = {name: await program.tree.backings.of(handle) for name, handle in handles.items()}
         assert all(backings.values())
+        for name in handles:  # what is read outside counts as read
+            assert tiers.room.policy.rank((await program.node(name)).ino)[0] is Warmth.CONSUMED
         await program.unlink(b"unlinked")
         for handle in handles.values():
             program.close(handle)
