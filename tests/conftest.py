@@ -104,6 +104,7 @@ OVER_PYFUSE3 = (
     "test_unexpected_errors",
     "test_commands",
     "test_model",
+    "test_source_safety",
 )
 LAYERS_OVER_PYFUSE3 = ("source",)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from blackbox.acts import error_of, some_bytes
+from blackbox.acts import some_bytes
 from blackbox.daemons import Mount, Mounted, Vfsd, mount_plate, wait_until
 
 from vfsd.fuse.kernel.probe import passthrough_lacks
@@ -187,29 +187,6 @@ def test_an_open_file_follows_its_name_and_its_end(plate_folder: Path, mounted: 
             assert os.fstat(file.fileno()).st_nlink == 0
             assert os.pread(file.fileno(), SIZE, 0) == A
         assert not (mount.path / "moved").exists()
-
-
-def test_nothing_can_be_written_into_the_source(plate_folder: Path, mounted: Mounted) -> None:
-    """Whatever is opened beside a file that the kernel reads from the source; the fixture compares the source besides."""
-    with mounted(plate_folder) as mount:
-        path = mount.path / "a"
-        reader = os.open(path, os.O_RDONLY)
-        with mmap.mmap(reader, 0, prot=mmap.PROT_READ):
-            assert error_of(lambda: mmap.mmap(reader, 0, prot=mmap.PROT_READ | mmap.PROT_WRITE)) == "EACCES"
-            for again in (f"/proc/self/fd/{reader}", path):
-                with contextlib.suppress(OSError):
-                    os.close(os.open(again, os.O_RDWR))
-            writer = os.open(path, os.O_RDWR)
-            with mmap.mmap(writer, 0) as view:
-                view[:5] = b"mappe"
-                view.flush()
-            os.pwrite(writer, b"written", 100)
-            os.ftruncate(writer, 200)
-            os.close(writer)
-            os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
-            assert path.read_bytes() == b""
-        os.close(reader)
-        assert (plate_folder / "a").read_bytes() == A
 
 
 def test_what_is_read_keeps_its_room_in_ram(plate_folder: Path, mounted: Mounted) -> None:
