@@ -23,7 +23,8 @@ from vfsd.tree import Backing, Node, OpenFile, Tree
 
 log = logging.getLogger("vfsd.fuse")
 
-# Smaller files are served by us: one read request costs what a registration costs, and the kernel caches their pages.
+# Smaller files are served by us: a registration takes about as long as the one read request that it saves, their pages are
+# cached by the kernel, and whoever has them open sees every change. Images are larger.
 SMALLEST = 128 << 10
 
 
