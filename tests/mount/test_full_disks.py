@@ -77,6 +77,24 @@ def test_full_store(tmp_path: Path, vfsd: Vfsd, mounted: Mounted, small_disk: Pa
     assert vfsd.expect(DONE, "verify", store, "--digests", "--json").json()["ok"] is True
 
 
+def test_conversion_and_repair_on_a_full_disk(tmp_path: Path, vfsd: Vfsd, small_disk: Path) -> None:
+    source, store = tmp_path / "plate", small_disk / "kept.vfs"
+    source.mkdir()
+    for number in range(3):
+        (source / f"file{number}").write_bytes(noise(number, 3 * MIB))
+    ballast = take_room(small_disk, 4 * MIB)
+    vfsd.expect(INCOMPLETE, "convert", source, store).must_name("No space left", source, "same command again")
+    ballast.unlink()
+    assert vfsd.expect(DONE, "convert", source, store, "--json").json()["flush"]["source_replaceable"] is True
+    (store / "files/file1").write_bytes(b"damaged")
+    ballast = take_room(small_disk, 1 * MIB)
+    vfsd.expect(INCOMPLETE, "verify", store, "--repair").must_name("No space left", "as it was")
+    ballast.unlink()
+    vfsd.expect(DONE, "verify", store, "--repair")
+    vfsd.expect(DONE, "verify", store)
+    assert [json.loads(path.read_text())["repair"] for path in sorted((store / "receipts").iterdir())] == [False, True]
+
+
 def test_full_cache(tmp_path: Path, vfsd: Vfsd, mounted: Mounted, small_disk: Path) -> None:
     """What has no room in RAM and on the cache's disk goes to the store at once: no program notices."""
     source, cache = tmp_path / "plate", small_disk / "cache"

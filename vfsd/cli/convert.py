@@ -32,7 +32,7 @@ def convert_command(source: Path, store: Path, as_json: bool, **settings: Any) -
     from vfsd.daemon.outcome import FlushSummary, Outcome
     from vfsd.daemon.running import run_until_done
     from vfsd.daemon.sizes import format_count
-    from vfsd.errors import shown_path
+    from vfsd.errors import FlushIncomplete, shown_path
     from vfsd.flush import Verify, convert_plate
     from vfsd.plates import choose_formats
 
@@ -59,6 +59,12 @@ def convert_command(source: Path, store: Path, as_json: bool, **settings: Any) -
     except KeyboardInterrupt:
         click.echo("vfsd: interrupted; what was committed stays, and the same command goes on from there", err=True)
         raise
+    except OSError as error:
+        raise FlushIncomplete(
+            f"{error.strerror or error}; the store is as it was, and all files are in {shown_path(plate)}",
+            path=store,
+            remedy="Remove the cause and give the same command again",
+        ) from error
     summary = FlushSummary.of(result)
     names: dict[str, Any] = {"source": os.fspath(plate), "store": os.fspath(store)}
     message = f"not in the store: {format_count(len(summary.kept), 'file')} of {shown_path(plate)}"

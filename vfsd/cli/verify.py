@@ -38,7 +38,7 @@ def verify_command(
     """
     from vfsd.cli.progress import ProgressDisplay
     from vfsd.daemon.running import run_until_done
-    from vfsd.errors import UsageProblem
+    from vfsd.errors import FlushIncomplete, UsageProblem
     from vfsd.flush import repair_store, verify_store
 
     if repair and sample is not None:
@@ -61,11 +61,18 @@ def verify_command(
             )
 
         if repair:
-            repaired = run_until_done(
-                lambda: repair_store(
-                    store, source=source, digests=digests, on_file=show, on_progress=display.show_progress
+            try:
+                repaired = run_until_done(
+                    lambda: repair_store(
+                        store, source=source, digests=digests, on_file=show, on_progress=display.show_progress
+                    )
                 )
-            )
+            except OSError as error:
+                raise FlushIncomplete(
+                    f"{error.strerror or error}; the store is as it was",
+                    path=store,
+                    remedy="Remove the cause and give the same command again",
+                ) from error
             return _tell_repair(store, repaired, as_json)
         report = verify_store(store, digests=digests, sample=chosen, on_progress=show)
     return _tell(store, report, chosen, digests, as_json)

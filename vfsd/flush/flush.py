@@ -22,6 +22,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -202,8 +203,9 @@ class _Flush:
         selection.obstacles += await find_obstacles(self._tree, catalogue, ingested, known, self._tally)
 
     async def _put_receipt(self, result: FlushResult, assembly: Assembly, transaction: Transaction) -> Path:
+        put = partial(put_receipt, repair=self._order.repair is not None)
         return await trio.to_thread.run_sync(
-            put_receipt, self._tree.store, transaction, result, assembly, list(self._items.values()), self._began
+            put, self._tree.store, transaction, result, assembly, list(self._items.values()), self._began
         )
 
     async def _commit(self, selection: Selection, assembly: Assembly, transaction: Transaction, build: Path) -> None:

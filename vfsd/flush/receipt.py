@@ -34,7 +34,14 @@ PIECE = 256 << 10
 
 
 def put_receipt(
-    store: Store, transaction: Transaction, result: FlushResult, assembly: Assembly, items: Sequence[Item], began: int
+    store: Store,
+    transaction: Transaction,
+    result: FlushResult,
+    assembly: Assembly,
+    items: Sequence[Item],
+    began: int,
+    *,
+    repair: bool = False,
 ) -> Path:
     """Put the receipt of a flush into its transaction.
 
@@ -42,6 +49,8 @@ def put_receipt(
     ----------
     began : int
         When the flush started, ns since the epoch.
+    repair : bool
+        The files were damaged in the store, and are stored again.
 
     Returns
     -------
@@ -71,6 +80,7 @@ def put_receipt(
             "stored_bytes": result.stored_bytes,
             "seconds": round(result.seconds, 3),
         },
+        "repair": repair,
         "verified": result.verify.told,
         "complete": result.complete,
         "kept_whole_beside_planes": _kept_whole(items, assembly),
