@@ -49,6 +49,7 @@ class Run:
     sizes: Sizes
     seed: int
     work: Path
+    engine: str = ""  # what is measured beyond the kernels alone; empty: the fastest of them
     results: dict[str, Any] = field(default_factory=dict)
     goals: list[dict[str, Any]] = field(default_factory=list)
     shared: dict[str, Any] = field(default_factory=dict)  # what a later section takes from an earlier one
@@ -106,6 +107,7 @@ def main(arguments: Sequence[str] | None = None, machine: Machine | None = None)
     options.add_argument("--document", type=Path, metavar="FILE", help="whose figures are replaced by these")
     options.add_argument("--work", type=Path, metavar="DIR", help="folder for a store of 1.2 GB (default: /dev/shm)")
     options.add_argument("--seconds", type=float, default=SECONDS, help="no section begins later than this")
+    options.add_argument("--engine", default="", metavar="NAME", help="for all but the kernels (default: the fastest)")
     options.add_argument("--seed", type=int, default=time.time_ns() % (1 << 31), help="of all inputs (default: fresh)")
     chosen = options.parse_args(arguments)
     try:
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str] | None = None, machine: Machine | None = None)
             return 2
     base = chosen.work or (DEFAULT_WORK if DEFAULT_WORK.is_dir() else None)
     with tempfile.TemporaryDirectory(prefix="vfsd-gpu-", dir=base) as folder:
-        run = Run(machine, QUICK if chosen.quick else Sizes(), chosen.seed, Path(folder))
+        run = Run(machine, QUICK if chosen.quick else Sizes(), chosen.seed, Path(folder), chosen.engine)
         report = measure(run, chosen.seconds, lambda line: print(line, file=sys.stderr, flush=True))
     report["notes"] = notes
     report["quick"] = chosen.quick

@@ -44,6 +44,9 @@ def as_table(report: dict[str, Any]) -> str:
                         f"| {name} | {kind} | {row['gb_per_s']:.4g} | {1e3 * row['seconds']:.4g} | "
                         f"{row['sequences_per_s'] / 1e6:.4g} | {100 * row['of_device_copy']:.3g} % |"
                     )
+        chosen = sections["kernels"]
+        lines += ["", f"All other figures are of `{chosen['taken']}`; the fastest is `{chosen['best']}`, vfsd takes "]
+        lines[-1] += f"`{chosen['default']}`."
         if "nvcomp" in sections["kernels"]:
             lines += ["", f"nvCOMP: {sections['kernels']['nvcomp']}."]
     if "store" in sections:

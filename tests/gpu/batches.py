@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from cpu_device import POISON, CpuDevice
@@ -13,7 +14,7 @@ from vfsd.gpu.frames import parse_frames
 
 
 def decode_batch(
-    device: CpuDevice, engine: Engine, frames: Sequence[bytes], sizes: Sequence[int], skew: int = 0
+    device: CpuDevice, engine: Engine, frames: Sequence[bytes], sizes: Sequence[int], skew: int = 0, stream: Any = None
 ) -> list[bytes | int | None]:
     """For each frame its content, the error's number, or None where it is not for the GPU.
 
@@ -27,7 +28,7 @@ def decode_batch(
     parsed = parse_frames(data, begins[:-1], np.array([len(f) for f in frames], np.int64), np.array(sizes, np.int64))
     table = parsed.table
     table["out"] = places[:-1][parsed.rows]
-    decoder = BatchDecoder(device, engine, None)
+    decoder = BatchDecoder(device, engine, stream)
     planes_bytes = decoder.place_planes(table)
     out = device.empty((int(places[-1]) + 16,), np.uint8)
     errors = np.zeros(max(len(table), 1), np.uint32)
