@@ -25,7 +25,7 @@ from vfsd.gpu.engines import ENGINES
 
 CODEC = Path(vfsd.codec.__file__).parent
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-ROUNDS = 8  # mutations of each of 225 samples
+ROUNDS = 5  # mutations of each of 225 samples
 
 
 def build_driver(folder: Path) -> Path:
