@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 
 # What pyfuse3 is built with (it has no wheels), and what mounts; then what only the tests use.
 NEEDED_PACKAGES := libfuse3-dev fuse3 pkg-config gcc libc6-dev python3-dev python3-venv
-PACKAGES := $(NEEDED_PACKAGES) attr git imagej rsync strace xauth xvfb
+PACKAGES := $(NEEDED_PACKAGES) attr g++ git imagej rsync strace xauth xvfb
 # What only `make posix` (its suite makes names with openssl) and `make stress` run.
 POSIX_PACKAGES := openssl
 STRESS_PACKAGES := dbench fio stress-ng

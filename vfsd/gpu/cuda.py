@@ -6,8 +6,8 @@ Kernels are compiled by NVRTC at the first launch, and kept by cupy on disk. The
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
@@ -83,9 +83,10 @@ class CudaDevice:
             stream.wait_event(self._cupy.cuda.get_current_stream().record())
         return stream
 
-    def on(self, stream: Any) -> AbstractContextManager[object]:
-        context: AbstractContextManager[object] = stream
-        return context
+    @contextmanager
+    def on(self, stream: Any) -> Iterator[None]:
+        with self._device, stream:
+            yield
 
     def record(self, stream: Any) -> Event:
         with self._device:

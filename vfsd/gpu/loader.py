@@ -140,9 +140,9 @@ class Loader:
             slot = self._slot(0)
             slot.decoder.swap_bytes(self._device.address(content), nbytes // width, width)
             self._device.synchronize()
-        for hole in (*absent, *failures):
-            view = self._place(content, hole.job)
-            view[hole.part.target] = hole.job.layout.fill
+        with self._device.on(self._device.stream()):
+            for hole in (*absent, *failures):
+                self._place(content, hole.job)[hole.part.target] = hole.job.layout.fill
         self._device.synchronize()
         if failures:
             raise ChunksDamaged(tuple(failures), result)

@@ -208,8 +208,9 @@ def _load_each(
     if gpu is None:
         return np.stack(parts)
     stacked = gpu.empty((len(parts), *parts[0].shape), parts[0].dtype)
-    for number, part in enumerate(parts):
-        stacked[number] = part
+    with gpu.on(gpu.stream()):
+        for number, part in enumerate(parts):
+            stacked[number] = part
     gpu.synchronize()
     return stacked
 
