@@ -172,7 +172,9 @@ class Chain:
 
     def _choose_options(self) -> list[str]:
         chance = self.chance
-        options = ["--ram", chance.choice(("1M", "1M", "2M", "64M"))]
+        transports = ("pyfuse3", "kernel") if os.geteuid() == 0 else ("pyfuse3",)
+        options = ["--transport", chance.choice(transports)]
+        options += ["--ram", chance.choice(("1M", "1M", "2M", "64M"))]
         options += chance.choice(([], ["--keep-in-ram", "100K"]))
         options += chance.choice(([], [], ["--stream-above", "500K"]))
         options += chance.choice(([], [], ["--cache-size", "1M"]))
