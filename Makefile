@@ -10,7 +10,7 @@ PACKAGES := $(NEEDED_PACKAGES) attr g++ git imagej rsync strace xauth xvfb
 POSIX_PACKAGES := openssl
 STRESS_PACKAGES := dbench fio stress-ng
 
-.PHONY: setup docs install uninstall demo test both lint unit soak crash bench posix stress clean
+.PHONY: setup docs install uninstall demo test both lint unit soak crash bench gpu posix stress clean
 
 # Asks the package manager only for what is not there, so that the second time costs nothing.
 define install

@@ -78,13 +78,13 @@ def ceilings(run: Run) -> dict[str, Any]:
     across = median_seconds(
         run.machine, [lambda: run.machine.copy_on_device(source, target, stream)], stream, run.sizes.rounds
     )
+    run.shared["upload"], run.shared["device_copy"] = nbytes / up["seconds"], nbytes / across["seconds"]
     path = run.work / "ceiling"
     path.write_bytes(host.data)
     with ThreadPoolExecutor(min(cores(), 16)) as threads:
         read = wall_seconds(lambda: _read_in_parallel(path, host, threads), run.sizes.rounds)
     path.unlink()
-    run.shared["upload"], run.shared["read"] = nbytes / up["seconds"], nbytes / read["seconds"]
-    run.shared["device_copy"] = nbytes / across["seconds"]
+    run.shared["read"] = nbytes / read["seconds"]
     return {"upload": rate(nbytes, up), "device_copy": rate(nbytes, across), "pread": rate(nbytes, read)}
 
 
