@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
-from plate_bench import Bench, Contents, assert_sound, keys_below, pixels, plate_path, tiff
+from plate_bench import Bench, Contents, altered_catalogue, assert_sound, keys_below, pixels, plate_path, tiff
 
 from vfsd.errors import StoredDataDamaged
 from vfsd.flush import Damage, Damaged, Sample, convert_plate, repair_store, verify, verify_store
@@ -29,6 +30,7 @@ FILES |= {
     RAW[0].replace(b".TIF", b"_mask.tif"): tiff(pixels(22)),
     b"notes \xff.txt": b"some text, " * 20,
     b"empty": b"",
+    RAW[0][:-4] + b"_mask.tif": tiff((np.indices((40, 50))[0] // 7 * 3 % 251).astype("uint16")),
 }
 WAYS = ("missing", "empty", "cut", "first", "middle", "last")
 
@@ -246,6 +248,24 @@ def test_a_flush_that_publishes_meanwhile_is_no_damage(digests: bool, tmp_path: 
         return there
 
     trio.run(act)
+
+
+def test_store_of_an_older_version_gets_what_it_lacks(converted: Bench, tmp_path: Path) -> None:
+    """Its catalogue has no digests of objects, and does not say what was taken in: it opens, and is as good as it was."""
+    store = broken_copy(converted, tmp_path, "middle", [])
+    with altered_catalogue(store) as db:
+        for table in ("object", "taken", "unverified"):
+            db.execute(f"DROP TABLE {table}")
+    assert verify_store(store).ok
+    report = verify_store(store, digests=True)
+    assert (report.ok, report.files, report.without_digest) == (True, 0, len(FILES))
+    assert not unreadable(store)
+    assert converted.source is not None
+    result = trio.run(convert_plate, converted.source, store)
+    assert result.source_replaceable is True, result.obstacles
+    assert (store / "catalog.copy.sqlite").exists()
+    with damaged(store / os.fsdecode(b"files/notes \xff.txt"), "middle"):
+        assert named(verify_store(store).damaged, Damage.FILE) == {b"notes \xff.txt"}
 
 
 def test_sample_says_what_it_looked_at(converted: Bench) -> None:
