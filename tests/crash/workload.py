@@ -109,6 +109,7 @@ class Writer:
 
     def __init__(self, root: Path, number: int, files: Files, seed: int | str, log: Path) -> None:
         self._root = os.fsencode(root)
+        self._device = os.stat(root).st_dev
         self._number = number
         self._files = files
         self._random = random.Random(seed)
@@ -131,7 +132,7 @@ class Writer:
                 for act in self._random.choices(choices, weights)[0]() or ():
                     self.act(*act)
         except OSError as error:
-            if error.errno not in GONE:
+            if error.errno not in GONE and not self._is_unmounted():
                 self._tell("trouble", f"{error!r}\n{traceback.format_exc(limit=-3)}")
         except BaseException:
             self._tell("trouble", traceback.format_exc(limit=-3))
@@ -139,6 +140,13 @@ class Writer:
             for _, fd in self._open.values():
                 os.close(fd)
         self._tell("stopped", None)
+
+    def _is_unmounted(self) -> bool:
+        """Whether the mount is no longer there, so that we look at the folder beneath it."""
+        try:
+            return os.stat(self._root).st_dev != self._device
+        except OSError as error:
+            return error.errno in GONE
 
     def _told_to_stop(self, *_: object) -> None:
         self._stop = True
