@@ -89,7 +89,7 @@ class Names:
             Opcode.STATFS: lambda request: fuse.fuse_kstatfs.pack(*(0,) * 9),
         }
 
-    async def answer(self, message: memoryview) -> None:
+    async def answer(self, message: memoryview, room: memoryview) -> None:
         assert self.device is not None
         request = parse_header(message)
         if request.opcode in (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT):

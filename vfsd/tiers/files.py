@@ -311,13 +311,13 @@ class TierFiles:
         """Return when the file is not busy; until the next `await` it then stays so."""
         await self._moves.idle(file)
 
-    async def read(self, file: TierFile, offset: int, size: int) -> bytes | memoryview:
-        """Up to `size` bytes; fewer only at the end of the file."""
+    async def read(self, file: TierFile, offset: int, size: int, into: memoryview | None = None) -> bytes | memoryview:
+        """Up to `size` bytes, in `into` where that has room for them; fewer only at the end of the file."""
         self.room.policy.on_read(file.ino, offset, size, file.size)
         if file.tier == "ram":
-            return read_memory(self._moves.descriptor(file), offset, size)
+            return read_memory(self._moves.descriptor(file), offset, size, into)
         with self._moves.pinned(file) as fd:
-            return await read_disk(fd, offset, size)
+            return await read_disk(fd, offset, size, into)
 
     async def write(self, file: TierFile, offset: int, data: bytes | memoryview) -> int:
         """Write all of `data`; moves the file to the cache when RAM has no room for it.

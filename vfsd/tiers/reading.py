@@ -14,14 +14,22 @@ import numpy as np
 import trio
 
 
-def read_memory(fd: int, offset: int, size: int) -> bytes:
-    """Up to `size` bytes of a tmpfs file; fewer only at its end."""
-    return os.pread(fd, size, offset)
+def read_memory(fd: int, offset: int, size: int, into: memoryview | None = None) -> bytes | memoryview:
+    """Up to `size` bytes of a tmpfs file, in `into` where that has room for them; fewer only at its end."""
+    if into is None or len(into) < size:
+        return os.pread(fd, size, offset)
+    return into[: os.preadv(fd, [into[:size]], offset)]
 
 
-async def read_disk(fd: int, offset: int, size: int) -> bytes | memoryview:
-    """Up to `size` bytes of a file on a disk; fewer only at its end. `fd` must stay open meanwhile (pin it)."""
-    view = np.empty(size, np.uint8).data  # a bytearray would be filled with zeros first: a tenth of the whole read
+async def read_disk(fd: int, offset: int, size: int, into: memoryview | None = None) -> bytes | memoryview:
+    """Up to `size` bytes of a file on a disk, in `into` where that has room for them; fewer only at its end.
+
+    `fd` must stay open meanwhile (pin it).
+    """
+    if into is not None and len(into) >= size:
+        view = into[:size]
+    else:
+        view = np.empty(size, np.uint8).data  # a bytearray would be filled with zeros first: a tenth of the whole read
     try:
         got = os.preadv(fd, [view], offset, os.RWF_NOWAIT)
     except OSError as error:

@@ -173,8 +173,13 @@ class Contents:
 
     # --- reading
 
-    async def read(self, handle: OpenFile, offset: int, size: int) -> bytes | memoryview:
+    async def read(
+        self, handle: OpenFile, offset: int, size: int, into: memoryview | None = None
+    ) -> bytes | memoryview:
         """Up to `size` bytes from `offset`; fewer only at the end of the file.
+
+        They may lie in `into`, a buffer of the caller's, where that has room for `size`: new memory for each megabyte costs
+        page faults.
 
         Raises
         ------
@@ -190,11 +195,11 @@ class Contents:
         while True:
             data = node.data
             if data is not None:
-                return await self._tiers.read(data, offset, size)
+                return await self._tiers.read(data, offset, size, into)
             kind = node.record.kind
             if kind is Kind.SOURCE:
                 if self._tiers.descriptors.known(node):
-                    return await self._read_source(handle, offset, size)
+                    return await self._read_source(handle, offset, size, into)
                 if handle.made is not None or self.makes_files:
                     found = await self._read_made(handle, offset, size)
                     if found is not None:
@@ -215,7 +220,9 @@ class Contents:
                     raise
                 return await self._read_stored_range(handle, offset, size)
 
-    async def _read_source(self, handle: OpenFile, offset: int, size: int) -> bytes | memoryview:
+    async def _read_source(
+        self, handle: OpenFile, offset: int, size: int, into: memoryview | None
+    ) -> bytes | memoryview:
         node = handle.node
         if handle.opened is None:
             handle.opened = node.opened
@@ -223,7 +230,7 @@ class Contents:
             # two files under one name: a handle must not see bytes of both
             raise OSError(errno.ESTALE, "was replaced in the source while it was open", node.path())
         with self._tiers.descriptors.pinned(node, self._source_opener(node)) as fd:
-            return await read_disk(fd, offset, size)
+            return await read_disk(fd, offset, size, into)
 
     @property
     def makes_files(self) -> bool:

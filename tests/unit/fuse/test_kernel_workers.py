@@ -30,7 +30,7 @@ class Echo:
         self.may_go = trio.Event()
         self.cancels: dict[bytes, Callable[[], None]] = {}
 
-    async def answer(self, request: memoryview) -> None:
+    async def answer(self, request: memoryview, room: memoryview) -> None:
         asked = bytes(request)
         self.begun.append(asked)
         self.tasks.add(trio.lowlevel.current_task())

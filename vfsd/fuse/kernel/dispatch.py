@@ -110,15 +110,15 @@ class Dispatch:
             Opcode.DESTROY: _destroy,
         }
 
-    async def answer(self, message: memoryview) -> None:
-        """Answer one request."""
+    async def answer(self, message: memoryview, room: memoryview | None = None) -> None:
+        """Answer one request; `room` is a buffer in which the answer may be made."""
         device = self._device
         try:
             request = parse_header(message)
         except Malformed as problem:
             log.error("malformed_request cause=%s", problem)
             return
-        opcode = request.opcode
+        opcode, request.room = request.opcode, room
         handler = self._handlers.get(opcode)
         if handler is None and opcode not in _UNANSWERED:
             device.fail(request.unique, errno.ENOSYS)

@@ -130,7 +130,7 @@ class FileRequests:
 
     async def read(self, request: Request) -> list[bytes | memoryview]:
         fh, offset, size = request.fields[:3]
-        return [await self._contents.read(self._handles.files[fh], offset, size)]
+        return [await self._contents.read(self._handles.files[fh], offset, size, request.room)]
 
     async def write(self, request: Request) -> bytes:
         fh, offset, _, write_flags = request.fields[:4]

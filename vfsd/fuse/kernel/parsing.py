@@ -82,9 +82,11 @@ class Request:
         As many as its shape says, without their NUL.
     data : memoryview
         The bytes behind; they lie in the buffer that the request came in.
+    room : memoryview or None
+        A buffer in which the answer may be made; it is sent before the next request.
     """
 
-    __slots__ = ("data", "fields", "gid", "names", "nodeid", "opcode", "pid", "uid", "unique")
+    __slots__ = ("data", "fields", "gid", "names", "nodeid", "opcode", "pid", "room", "uid", "unique")
 
     def __init__(self, unique: int, opcode: int, nodeid: int, uid: int, gid: int, pid: int) -> None:
         self.unique = unique
@@ -96,6 +98,7 @@ class Request:
         self.fields: tuple[Any, ...] = ()
         self.names: list[bytes] = []
         self.data = _NO_BYTES
+        self.room: memoryview | None = None
 
 
 def parse_header(message: memoryview) -> Request:

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar, cast, final
 import trio
 
 from vfsd.fuse.kernel.device import Device, MountGone
-from vfsd.fuse.kernel.negotiation import BUFFER_BYTES
+from vfsd.fuse.kernel.negotiation import BUFFER_BYTES, MOST_BYTES
 
 R = TypeVar("R")
 
@@ -37,8 +37,8 @@ KEPT = 16
 class Answers(Protocol):
     """Who answers requests."""
 
-    def answer(self, request: memoryview) -> Coroutine[Any, Any, None]:
-        """Answer one request; whatever goes wrong in it is answered as well."""
+    def answer(self, request: memoryview, room: memoryview) -> Coroutine[Any, Any, None]:
+        """Answer one request; whatever goes wrong in it is answered as well. `room` is a buffer to make the answer in."""
 
     def waits(self, request: memoryview, cancel: Callable[[], None]) -> None:
         """This request waits for something, and could be cancelled."""
@@ -123,10 +123,11 @@ class Workers:
 
     async def _work(self) -> None:
         assert self._nursery is not None
-        buffer = memoryview(mmap.mmap(-1, BUFFER_BYTES))
+        # memory only as far as it was ever used
+        buffer, room = memoryview(mmap.mmap(-1, BUFFER_BYTES)), memoryview(mmap.mmap(-1, MOST_BYTES))
         while True:
             try:
-                await self._lead(buffer)
+                await self._lead(buffer, room)
             except MountGone:
                 self._nursery.cancel_scope.cancel()
                 return
@@ -136,7 +137,7 @@ class Workers:
                 return
             await self._idle.park()
 
-    async def _lead(self, buffer: memoryview) -> None:
+    async def _lead(self, buffer: memoryview, room: memoryview) -> None:
         """Read and answer as the leader, until a request waits; return when that one is answered."""
         device, answer, clock = self._device, self._answers.answer, perf_counter
         turn = clock()
@@ -153,7 +154,7 @@ class Workers:
                     size = device.read(buffer)
                     if size:
                         request = buffer[:size]
-                        await _noticing(answer(request), wait)
+                        await _noticing(answer(request, room), wait)
                         if clock() - turn > self._turn():
                             await trio.lowlevel.checkpoint()
                             turn = clock()
