@@ -23,7 +23,9 @@ least. Medians; cold means that nothing was in the page cache. Times are this ma
 TITLES = {
     "flush": "Storing new images, verified",
     "verify": "What verification costs",
+    "read_back_kernel": "Reading a stored plate, kernel transport",
     "read_back": "Reading a stored plate",
+    "walks_kernel": "Walking over a plate, kernel transport",
     "walks": "Walking over a plate, 10 ms of computing a plane: prefetch against none",
     "large_file": "A piece of a large file, against its whole plane",
     "small_files": "Small files",

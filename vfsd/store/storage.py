@@ -182,12 +182,12 @@ class LocalStorage:
             self._release(item)
         return bytes(data) if got == length else None
 
-    def ask_ahead(self, key: bytes, length: int) -> None:
-        """Have the kernel read the beginning of an object that is soon wanted; waits for no disk but to open it."""
+    def ask_ahead(self, key: bytes, offset: int, length: int) -> None:
+        """Have the kernel read a part of an object that is soon wanted; waits for no disk but to open it."""
         item = self._acquire(key)
         try:
             with contextlib.suppress(OSError):
-                os.posix_fadvise(item.fd, 0, length, os.POSIX_FADV_WILLNEED)
+                os.posix_fadvise(item.fd, offset, length, os.POSIX_FADV_WILLNEED)
         finally:
             self._release(item)
 

@@ -7,12 +7,13 @@ it: a damaged store gives `StoredDataDamaged`, never wrong bytes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -53,6 +54,8 @@ CACHED_HEADS = 1024
 # A file of so many planes and bytes is rebuilt by several threads: below, a thread is not worth starting.
 FEWEST_IN_THREADS, LEAST_IN_THREADS = 4, 32 << 20
 THREADS = min(4, os.cpu_count() or 1)
+# Planes of a file of which the disk is asked for before anything else is done.
+ASKED_AHEAD = 2
 # Plain objects are copied in pieces of this size: large reads, little memory.
 PIECE = 4 << 20
 
@@ -99,6 +102,13 @@ class ShardIndexes:
             while len(self._indexes) > CACHED_INDEXES:
                 self._indexes.popitem(last=False)
         return found
+
+    def known_entries(self, key: bytes, positions: Iterable[int]) -> list[tuple[int, int]]:
+        """Offset and size of those chunks that a shard has, if its index is in memory."""
+        with self._lock:
+            found = self._indexes.get(key)
+        entries = [] if found is None else [found.entry(position) for position in positions]
+        return [entry for entry in entries if entry is not None]
 
     def chunk_at_once(self, key: bytes, position: int) -> bytes | None:
         """The compressed bytes of a chunk where index and bytes are in memory; else None."""
@@ -282,6 +292,7 @@ class StoredFile:
         if self.skeleton is None:
             self._twice(lambda: self._copy_plain(fd))
             return
+        self._ask_ahead()  # the disk works while the target is allocated
         self.rebuild_buffer(map_target(fd, size))
 
     def rebuild_at_once(self, fd: int) -> bool:
@@ -315,8 +326,16 @@ class StoredFile:
         """Have the kernel read the shard of the first plane, at most so many bytes, and read its index."""
         plane = self.planes[0]
         if isinstance(self._reader, LocalStorage):
-            self._reader.ask_ahead(plane.shard_key, most)
+            self._reader.ask_ahead(plane.shard_key, 0, most)
         self._shards.index(plane.shard_key, plane.geometry.chunks_per_shard)
+
+    def _ask_ahead(self) -> None:
+        """Have the kernel read the chunks of the first planes, where the shard's index is known; says nothing of trouble."""
+        if isinstance(self._reader, LocalStorage):
+            for plane in self.planes[:ASKED_AHEAD]:
+                with contextlib.suppress(OSError, StoredDataDamaged):
+                    for entry in self._shards.known_entries(plane.shard_key, plane.positions):
+                        self._reader.ask_ahead(plane.shard_key, *entry)
 
     def rebuild_buffer(self, out: memoryview) -> None:
         """The same into a buffer of the file's size."""
