@@ -354,7 +354,8 @@ def _known_objects(store: Store, expected: Contents | None) -> set[bytes]:
                 if folder not in arrays:
                     arrays[folder] = zarr_array(store.root, image_key(group, plane.image))
                 names = owners[plane.ino]
-                _assert_plane(arrays[folder], index, expected[names[0]], plane.page)
+                at = dict(zip(geometry.leading, index, strict=True))
+                _assert_plane(arrays[folder], at, expected[names[0]], plane.page)
                 assert any(_belongs(store, group, plane, name) for name in names), f"{names} at {plane}"
         for (_, key), present in positions.items():
             with (store.root / os.fsdecode(key)).open("rb") as file:
@@ -376,9 +377,12 @@ def _belongs(store: Store, group: GroupRecord, plane: PlaneRecord, path: bytes) 
     for plate in recognise_plates([path], _nothing_there, directory_name=store.plate_name):
         at = plate.images[path]
         image = f"{at.row_path}/{at.column_path}/{at.field_path()}"
-        numbers = tuple(document["numbers"][axis][number] for axis, number in zip("tcz", plane.index, strict=True))
+        axes = group_geometry(group).leading
+        numbers = {axis: document["numbers"][axis][number] for axis, number in zip(axes, plane.index, strict=False)}
+        numbers.setdefault("c", document["channel"])  # of colour images, whose colours are along that axis
         z = at.z + plane.page  # the pages of one file are slices here: none of these files says otherwise
-        if (plate.root, image, (at.time, at.channel, z)) == (group.directory, plane.image, numbers):
+        wanted = {"t": at.time, "c": at.channel, "z": z}
+        if (plate.root, image, wanted) == (group.directory, plane.image, numbers):
             return at.projection == document["projection"]
     return False
 
@@ -438,11 +442,11 @@ def _metadata_keys(group: GroupRecord, images: set[str]) -> set[bytes]:
     return {b"/".join(part for part in (group.location, folder, b"zarr.json") if part) for folder in folders}
 
 
-def _assert_plane(array: Any, index: tuple[int, ...], content: bytes, page: int) -> None:
+def _assert_plane(array: Any, place: Mapping[str, int], content: bytes, page: int) -> None:
     expected = tifffile.TiffFile(io.BytesIO(content)).pages[page].asarray()
     axes = array.metadata.dimension_names
     at: list[Any] = [slice(None)] * array.ndim
-    for name, number in zip([axis for axis in axes if axis not in "yx"], index, strict=False):
+    for name, number in place.items():
         at[axes.index(name)] = number
     seen = array[tuple(at)]
     if seen.ndim == 3 and seen.shape != expected.shape:
