@@ -40,8 +40,9 @@ from blackbox.daemons import (
 )
 from blackbox.trees import assert_same_tree, read_tree
 
+from crash.ends import End, choose_end, choose_fault
 from crash.expected import File, Files, differences, look, perform, settle
-from crash.faults import KILL, KILL_AFTER, SKIP, Fault, with_faults
+from crash.faults import SKIP, Fault, with_faults
 from crash.forked import Forked, preload
 from crash.workload import Told, is_of, read_log, start_writer
 
@@ -54,36 +55,6 @@ MOST_DEATHS_IN_RECOVERY = 3
 PATIENCE = 0.7
 # What a killed daemon's successor may say of trouble.
 ANNOUNCED = ()
-
-STAGES = {"moment": 6, "write": 5, "spill": 3, "flush": 7, "commit": 8, "unmount": 3, "clean": 2, "stop": 3}
-"""How rounds end, and how often: killed at any moment, or at a point of a stage; unmounted; or told to stop while in use."""
-
-POINTS = {
-    "write": (
-        "*@thread:",
-        "journal.change", "journal.commit", "journal.sync", "file.copy_up", "file.sync", "file.hydrate",
-        "*@vfsd.tree.changelog:*",
-        "f*sync@vfsd.tree.journal:*", "pwrite@vfsd.tiers.files:*", "open@vfsd.tiers.folders:*", "unlink@vfsd.tiers.folders:*",
-        "*@vfsd.tiers.*", "*@vfsd.tree.*",
-    ),
-    "spill": ("spill.copy", "spill.switch", "*copy_to_cache", "*@vfsd.tiers.copying:*"),
-    "flush": (
-        "flush.plan", "flush.analyse", "flush.write_shard", "flush.write_plain", "flush.sync", "flush.verify", "flush.catalogue",
-        "flush.receipt", "*@vfsd.store.transaction:*", "*@vfsd.store.*", "*@vfsd.codec.shard:*", "*@vfsd.flush.*", "flush.*",
-    ),
-    "commit": (
-        "flush.publish", "flush.intents", "flush.carry_out", "flush.adopt", "flush.release", "flush.finish",
-        "*@vfsd.store.intents:*", "rename@vfsd.store.*", "link@vfsd.store.*", "fsync@vfsd.store.*",
-        "*@vfsd.store.intents:carry_out",
-        "*@vfsd.store.intents:finish", "*@vfsd.store.transaction:Transaction.publish",
-    ),
-    "unmount": ("umount.finish", "umount.remove", "*@vfsd.daemon.stack:Stack.remove_folders", "*@vfsd.daemon.ram_folder:*"),
-    "recovery": (
-        "mount.open_stack", "recovery.store", "recovery.journal", "recovery.tree", "recovery.strangers", "mount.ready",
-        "flush.undo", "flush.finish", "*@vfsd.store.intents:*", "*@vfsd.tree.*", "*@vfsd.tiers.*", "*@vfsd.store.*", "*",
-    ),
-}  # fmt: skip
-"""Points at which a daemon is killed, by stage; each as likely as the others of its stage."""
 
 
 class Loss(AssertionError):
@@ -115,36 +86,6 @@ class Counts:
             f"compared after mounting: {self.files} files and folders, after {self.acts} answered acts\n"
             f"points ({len(self.points)}): {listed(self.points)}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a round is to end: the stage, the point (none: any moment), and what is asked of the daemon besides."""
-
-    stage: str
-    fault: Fault | None
-    ask: str
-
-
-def choose_end(chance: random.Random) -> End:
-    """How the next round ends."""
-    stage = chance.choices(list(STAGES), list(STAGES.values()))[0]
-    ask = {"flush": chance.choice(("flush", "flush", "umount")), "commit": chance.choice(("flush", "flush", "umount"))}
-    asked = ask.get(stage, "")
-    if stage == "moment":
-        asked = chance.choice(("", "", "flush", "umount"))
-    if stage in ("unmount", "clean"):
-        asked = "umount"
-    return End(stage, choose_fault(chance, stage) if stage in POINTS else None, asked)
-
-
-def choose_fault(chance: random.Random, stage: str) -> Fault:
-    """A kill at one of a stage's points."""
-    at = chance.choice(POINTS[stage])
-    # What is passed once in a round must be met the first time; what is passed often, anywhere.
-    nth = 1 if chance.random() < 0.5 else 1 + int(chance.expovariate(1 / (1 if "@" not in at else 5)))
-    after = "" if stage == "recovery" else "mount.ready"
-    return Fault(at, chance.choice((KILL, KILL, KILL_AFTER)), nth=nth, after=after)
 
 
 class Chain:
