@@ -26,6 +26,7 @@ from vfsd.tiers.allocation import Allocation
 from vfsd.tiers.budget import TierUsage
 from vfsd.tiers.descriptors import DescriptorCache
 from vfsd.tiers.folders import TierFolders
+from vfsd.tiers.holds import Holds
 from vfsd.tiers.moves import Moves, Need, Owner
 from vfsd.tiers.policy import Policy
 from vfsd.tiers.pressure import Limit, Reading, limit_of, measure, open_stalls, watch
@@ -33,7 +34,7 @@ from vfsd.tiers.reading import read_disk, read_memory
 from vfsd.tiers.room import KEEP_IN_RAM, Room
 from vfsd.tiers.spilling import Spiller
 from vfsd.tiers.syncing import Syncing
-from vfsd.tiers.tierfile import Hold, TierFile, TierName, tier_file_name
+from vfsd.tiers.tierfile import TierFile, TierName, tier_file_name
 
 log = logging.getLogger("vfsd.tiers")
 
@@ -71,6 +72,8 @@ class TierFiles:
         Whom the files belong to.
     room : Room
         Budgets, and who goes first.
+    holds : Holds
+        Who reads files from outside.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class TierFiles:
         self._moves = Moves(self._folders, self.descriptors, self.room, self.owner)
         self._syncing = Syncing(self._folders, self._moves)
         self._allocation = Allocation(self.room, self._moves, self._leave_ram)
+        self.holds = Holds(self.room, self._moves)
         self.spiller = Spiller(self.room, self._moves)
         self.limit = Limit(ram_budget, "budget")
 
@@ -236,33 +240,6 @@ class TierFiles:
         self.descriptors.forget(file)
         if file.settled:
             self._moves.remove(file)
-
-    def hold(self, file: TierFile) -> Hold:
-        """Somebody outside is to read the file that this is now; `let_go` ends it.
-
-        What is read then nobody tells us: for the policy it counts as read through once.
-        """
-        self.room.policy.on_read(file.ino, 0, file.size, file.size)
-        if file.hold is None:
-            file.hold = Hold(file)
-        file.hold.count += 1
-        return file.hold
-
-    def let_go(self, hold: Hold) -> None:
-        """One of those outside reads it no more."""
-        hold.count -= 1
-        if hold.count:
-            return
-        file = hold.file
-        if file.hold is not hold:
-            self.room.take("ram", -hold.kept)
-            self.room.tell()
-            return
-        file.hold = None
-        if file.discarded and file.busy is None:
-            self._moves.remove(file)
-        else:
-            self.room.tell()
 
     def remove_strangers(self, known: set[tuple[int, int, str]]) -> list[str]:
         """Delete tier files that no row names (made just before a crash, or clean); returns their names."""

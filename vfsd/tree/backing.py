@@ -80,8 +80,8 @@ class Backings:
         if data is not None:
             if data.busy is not None or data.discarded:
                 return None
-            hold = self._tiers.hold(data)
-            return Backing(lambda: self._reading(data), hold, lambda: self._tiers.let_go(hold))
+            hold = self._tiers.holds.take(data)
+            return Backing(lambda: self._reading(data), hold, lambda: self._tiers.holds.let_go(hold))
         source = self._layers.source
         if source is None or not source.shielded or node.record.kind is not Kind.SOURCE or node.opened is None:
             return None
