@@ -356,9 +356,9 @@ class TierFiles:
         """The bytes survive power loss when this returns: a RAM file moves to the cache first, for good."""
         await self._syncing.sync(file, data_only=data_only)
 
-    async def sync_all(self, files: Sequence[TierFile]) -> None:
-        """The same for many files, all in the cache."""
-        await self._syncing.sync_all(files)
+    async def sync_all(self, files: Sequence[TierFile]) -> list[TierFile]:
+        """The same for many files, all in the cache; returns those that survive. One that fails keeps no other back."""
+        return await self._syncing.sync_all(files)
 
     async def fill(self, file: TierFile, size: int, work: Callable[[int], None], *, need: Need = Need.PATIENT) -> None:
         """Let `work(fd)` write the `size` bytes of a new file in a thread (copy-up, hydrate), within the budget.

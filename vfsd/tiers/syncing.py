@@ -10,6 +10,7 @@ Touched only by the trio thread; syncs run in threads.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import final
@@ -19,6 +20,8 @@ import trio
 from vfsd.tiers.folders import TierFolders
 from vfsd.tiers.moves import Moves
 from vfsd.tiers.tierfile import TierFile
+
+log = logging.getLogger("vfsd.tiers")
 
 # From this many files on, one syncfs of the whole file system is cheaper than a sync of each (1-20 ms on a disk).
 SYNC_EACH_UP_TO = 64
@@ -93,13 +96,24 @@ class Syncing:
             await self._names.run()
             file.named = file.name == name
 
-    async def sync_all(self, files: Sequence[TierFile]) -> None:
-        """The same for many files, all in the cache."""
-        if len(files) <= SYNC_EACH_UP_TO:
-            for file in files:
+    async def sync_all(self, files: Sequence[TierFile]) -> list[TierFile]:
+        """The same for many files, all in the cache; returns those that survive. One that fails keeps no other back."""
+        if len(files) > SYNC_EACH_UP_TO:
+            try:
+                await trio.to_thread.run_sync(self._sync_file_system)
+            except OSError as error:
+                log.error("file_system_not_synced error=%s (each file is synced by itself)", error.strerror)
+            else:
+                return [file for file in files if file.sync_failure is None]
+        synced = []
+        for file in files:
+            try:
                 await self.sync(file, data_only=False)
-            return
-        await trio.to_thread.run_sync(self._sync_file_system)
+            except OSError as error:
+                log.error("not_synced file=%s error=%s", file.name, error.strerror)
+            else:
+                synced.append(file)
+        return synced
 
     def _sync_file_system(self) -> None:
         if _libc.syncfs(self._folders.descriptor("cache")) != 0:

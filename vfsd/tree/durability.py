@@ -52,16 +52,17 @@ class Durability:
 
     async def _sync_bytes(self, node: Node, *, data_only: bool = False) -> None:
         data = node.data
-        if data is None or data.clean or node.record.nlink == 0:
-            return
+        if data is None or data.clean or (node.record.nlink == 0 and node.recorded):
+            return  # an unlinked file never has a name again; one that was made without a name may get one
         await self._tiers.fsync(data, data_only=data_only)
         self._settle(node, data)
 
     def _settle(self, node: Node, data: TierFile) -> None:
         """These bytes are durable: what they took the place of may go, once the journal says so."""
         if node.data is data and node.unsettled:
-            with self._recording.change():
-                self._recording.settle(node)
+            if node.record.nlink > 0:  # else the row that names it will say so
+                with self._recording.change():
+                    self._recording.settle(node)
             self.let_go_of_replaced(node)
 
     async def sync_before_replacing(self, node: Node, victim: Node, directory: Node, name: bytes) -> None:
@@ -99,7 +100,7 @@ class Durability:
         Returns
         -------
         int
-            Files that stay in RAM, for want of room or because the disk failed; logged by name.
+            Files that stay in RAM, or may not be on the disk, for want of room or because it failed; logged by name.
         """
         files = [(node, node.data) for node in self._layers.nodes.values() if node.dirty and node.record.nlink > 0]
         free = trio.CapacityLimiter(SECURED_AT_ONCE)
@@ -119,9 +120,13 @@ class Durability:
                 if data is not None and data.tier == "ram":
                     nursery.start_soon(move, node, data)
         moved = [(node, data) for node, data in files if data is not None and data.tier == "cache" and not data.clean]
-        await self._tiers.sync_all([data for _, data in moved])
+        synced = set(await self._tiers.sync_all([data for _, data in moved]))
         for node, data in moved:
-            self._settle(node, data)
+            if data in synced:
+                self._settle(node, data)
+            else:
+                failed += 1
+                log.error("not_synced path=%s", shown_path(node.path()))
         await self._layers.journal.sync()
         return failed
 

@@ -316,7 +316,7 @@ class Names:
             raise _fail(errno.EINVAL, new_name)
         source = self._layers.directory(old_parent)
         target = self._layers.directory(new_parent)
-        prepared: Node | None = None
+        prepared: tuple[Node, Node] | None = None
         while True:
             old_children = await self._layers.children(source)
             new_children = await self._layers.children(target)
@@ -324,10 +324,10 @@ class Names:
             if unknown := [one for one in (node, victim) if one is not None and not self._links.known(one)]:
                 await self._links.complete(unknown[0])
                 continue
-            if node is None or victim is None or victim is prepared or flags & RENAME_EXCHANGE:
+            if node is None or victim is None or (node, victim) == prepared or flags & RENAME_EXCHANGE:
                 break
             await self._prepare_replacing(node, victim, target, new_name)
-            prepared = victim
+            prepared = node, victim
         if node is None or target.record.nlink == 0:
             raise _fail(errno.ENOENT, old_name)
         if flags & RENAME_EXCHANGE:

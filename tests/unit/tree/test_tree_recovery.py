@@ -15,7 +15,10 @@ from tree_bench import CALLER, EARLY_NS, MIB, Bench, Program, run
 
 from vfsd.errors import UnfitError
 from vfsd.flush import flush as flush_module
+from vfsd.store.catalogue import ROOT_INO
+from vfsd.tiers import syncing
 from vfsd.tree import RENAME_EXCHANGE, rows
+from vfsd.tree.node import Node
 from vfsd.tree.recovery import Recovery
 
 # --- kill -9
@@ -577,6 +580,83 @@ def test_a_failed_sync_of_a_file_is_not_followed_by_one_that_claims_success(
 
 def _fail(fd: int) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("each_up_to", [64, 0])
+def test_a_file_that_cannot_be_synced_keeps_no_other_from_the_disk(
+    bench: Bench, each_up_to: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the daemon is told to stop: the first of three files has failed, and only that one counts as not synced."""
+
+    async def act() -> None:
+        monkeypatch.setattr(syncing, "SYNC_EACH_UP_TO", each_up_to)
+        program = await bench.mount()
+        for name in (b"1", b"2", b"3"):
+            await program.create(name, b"synced")
+            await program.fsync(name)
+            await program.write(name, 0, b"later", os.O_TRUNC)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", _fail)
+            with pytest.raises(OSError, match="Input/output"):
+                await program.fsync(b"1")
+        assert await program.tree.secure() == 1
+        nodes = [await program.node(name) for name in (b"1", b"2", b"3")]
+        assert [node.unsettled for node in nodes] == [True, False, False]
+        program = await _restart(bench)
+        assert await program.contents() == {b"1": b"synced", b"2": b"later", b"3": b"later"}
+
+    run(act)
+
+
+def test_a_file_that_is_synced_before_it_has_a_name_is_durable_with_it(bench: Bench) -> None:
+    """O_TMPFILE, write, fsync, linkat, and fsync of the directory: how a file comes into being whole or not at all."""
+
+    async def act() -> None:
+        program = await bench.mount()
+        ino = (await program.tree.names.tmpfile(ROOT_INO, 0o644, CALLER)).ino
+        handle = await program.tree.contents.open(ino, os.O_RDWR)
+        await program.tree.contents.write(handle, 0, b"synced")
+        await program.tree.contents.fsync(program.tree.layers.node(ino))
+        await program.tree.names.link(ino, ROOT_INO, b"named")
+        await program.tree.journal.sync()
+        unnamed = (await program.tree.names.tmpfile(ROOT_INO, 0o644, CALLER)).ino
+        await program.tree.contents.fsync(program.tree.layers.node(unnamed))
+        program = await _restart(bench)
+        assert program.tree.lost == program.tree.losses.doubtful == []
+        assert await program.contents() == {b"named": b"synced"}
+        assert len(bench.tier_files()) == 1
+
+    run(act)
+
+
+def test_another_file_that_took_the_name_during_a_rename_is_synced_as_well(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two programs write beside under one name: what is renamed over a synced file is what was synced for it."""
+
+    async def act() -> None:
+        program = await bench.mount()
+        await program.create(b"x", b"old")
+        await program.fsync(b"x")
+        await program.create(b"beside", b"first")
+        fsync, raced = program.tree.durability.fsync, False
+
+        async def fsync_while_another_comes(node: Node, *, data_only: bool = False) -> None:
+            nonlocal raced
+            await fsync(node, data_only=data_only)
+            if not raced:
+                raced = True
+                await program.unlink(b"beside")
+                await program.create(b"beside", b"second")
+
+        monkeypatch.setattr(program.tree.durability, "fsync", fsync_while_another_comes)
+        await program.rename(b"beside", b"x")
+        assert raced
+        assert await program.read(b"x") == b"second"
+        program = await _restart(bench)
+        assert await program.read(b"x") == b"second"
+
+    run(act)
 
 
 @pytest.mark.parametrize("doing", ["spilled", "flushed"])
