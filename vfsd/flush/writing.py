@@ -41,7 +41,10 @@ from vfsd.store.objects import ObjectDigest
 from vfsd.store.planes import encode_plane
 from vfsd.store.storage import start_writeback
 from vfsd.store.stored import ShardIndexes
+from vfsd.store.threads import in_threads
 
+# The levels of planes from this size on are made in a thread beside: below, it would take as long to start.
+LEVELS_BESIDE = 2 << 20
 # What may go wrong with one file without stopping the others.
 ITEM_PROBLEMS = (ItemChanged, TruncatedImage, StripError, UndecodableImage, StoredDataDamaged)
 
@@ -187,9 +190,7 @@ class ObjectWriter:
         try:
             for plane, pixels in self._read(item, planes, job.geometry):
                 self._look_at(item, plane.page, pixels, job.geometry)
-                for position, chunk in zip(job.positions(plane), encode_plane(pixels, job.geometry), strict=True):
-                    writer.append(position, chunk)
-                levels.add(plane, pixels)
+                _append_plane(writer, levels, job, plane, pixels)
         except _ReadFailed as failed:
             if item.layout is None:  # only the decoded copy for the plate is lacking
                 self.failures.make_plain(item, failed.problem)
@@ -292,6 +293,21 @@ class ObjectWriter:
             self._transaction.describe(key, ObjectDigest(item.size, item.digest))
         except FileNotFoundError:
             self.failures.keep(item, StoredDataDamaged("is missing from the store", path=location))
+
+
+def _append_plane(
+    writer: ShardWriter, levels: LevelWriters, job: ShardJob, plane: PlaneRecord, pixels: memoryview
+) -> None:
+    """Compress and append a plane, and beside that, where it is large, make its levels."""
+
+    def append(part: int) -> None:
+        if part:
+            levels.add(plane, pixels)
+            return
+        for position, chunk in zip(job.positions(plane), encode_plane(pixels, job.geometry), strict=True):
+            writer.append(position, chunk)
+
+    in_threads(2, append, 2 if job.levels and len(pixels) >= LEVELS_BESIDE else 1)
 
 
 class _OldShardDamaged(Exception):
