@@ -324,18 +324,19 @@ class StoredFile:
 
     def ask_ahead(self, most: int) -> None:
         """Have the kernel read the shard of the first plane, at most so many bytes, and read its index."""
-        plane = self.planes[0]
+        key, count, _ = self.planes[0].chunks()
         if isinstance(self._reader, LocalStorage):
-            self._reader.ask_ahead(plane.shard_key, 0, most)
-        self._shards.index(plane.shard_key, plane.geometry.chunks_per_shard)
+            self._reader.ask_ahead(key, 0, most)
+        self._shards.index(key, count)
 
     def _ask_ahead(self) -> None:
         """Have the kernel read the chunks of the first planes, where the shard's index is known; says nothing of trouble."""
         if isinstance(self._reader, LocalStorage):
             for plane in self.planes[:ASKED_AHEAD]:
                 with contextlib.suppress(OSError, StoredDataDamaged):
-                    for entry in self._shards.known_entries(plane.shard_key, plane.positions):
-                        self._reader.ask_ahead(plane.shard_key, *entry)
+                    key, _, positions = plane.chunks()
+                    for entry in self._shards.known_entries(key, positions):
+                        self._reader.ask_ahead(key, *entry)
 
     def rebuild_buffer(self, out: memoryview) -> None:
         """The same into a buffer of the file's size."""

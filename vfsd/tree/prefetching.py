@@ -155,7 +155,7 @@ class Prefetcher:
                         node = await self._places.node_at(table, place)
                         if node is not None and not await self._make(node, table):
                             self._plans.pop(table, None)
-                except (OSError, VfsdError) as problem:
+                except (OSError, VfsdError, ValueError) as problem:  # the last: damaged rows of the catalogue
                     log.debug("not_made_ahead error=%s", problem)
                 await trio.lowlevel.checkpoint()
         finally:
