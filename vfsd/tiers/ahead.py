@@ -33,6 +33,8 @@ class Ahead:
         self.waste = 0
         self.made_files = 0
         self.made_bytes = 0
+        self.shards = 0
+        """Shards of small images that the kernel was asked to read."""
 
     def expects(self, ino: int) -> bool:
         """Whether a file waits to be read."""
@@ -87,6 +89,7 @@ class Ahead:
             "waste": self.waste,
             "made_files": self.made_files,
             "made_bytes": self.made_bytes,
+            "shards": self.shards,
             "expected_files": len(self._expected),
             "expected_bytes": self.bytes,
             "paused": self.paused,

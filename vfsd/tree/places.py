@@ -25,6 +25,10 @@ MOST_DIRECTORIES = 16
 MOST_NAMES = 50_000
 
 
+Shard = tuple[int, Place, Place]
+"""Group, place of the image in it, and the shard's place in the image."""
+
+
 @final
 class PlaneTable:
     """The places of one image group."""
@@ -40,7 +44,8 @@ class PlaneTable:
         if len(depth) == 1:
             self._axes = [sorted({part[level] for part in parts}, key=_natural) for level in range(depth.pop())]
         self._indices = [{name: index for index, name in enumerate(axis)} for axis in self._axes]
-        self._leading = len(geometry.leading)
+        self._geometry = geometry
+        self.plane_bytes = geometry.plane_bytes
         self.walks = Walks(Grid([*map(len, self._axes), *geometry.extents]))
 
     def place(self, plane: PlaneRecord) -> Place | None:
@@ -52,7 +57,12 @@ class PlaneTable:
             image = [index[part] for index, part in zip(self._indices, parts, strict=True)]
         except KeyError:
             return None
-        return (*image, *plane.index[: self._leading])
+        return (*image, *plane.index[: len(self._geometry.leading)])
+
+    def shard(self, place: Place) -> Shard:
+        """The shard that a place lies in, as far as it tells one from another."""
+        levels = len(self._axes)
+        return self._group, place[:levels], self._geometry.shard_grid_position(place[levels:])
 
     def ino(self, place: Place) -> int | None:
         """Whose image stands at a place."""

@@ -14,6 +14,7 @@ to see: here it only ends the guess. Touched only by the trio thread.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 from collections import OrderedDict
@@ -31,7 +32,7 @@ from vfsd.tree.contents import LARGE_FILE, Contents
 from vfsd.tree.hydration import AT_ONCE
 from vfsd.tree.layers import Layers
 from vfsd.tree.node import Node
-from vfsd.tree.places import Places, Table
+from vfsd.tree.places import Places, PlaneTable, Shard, Table
 
 log = logging.getLogger("vfsd.tree")
 
@@ -63,7 +64,7 @@ class Prefetcher:
         self._tiers = tiers
         self._places = Places(layers)
         self._plans: OrderedDict[Table, Iterator[Place]] = OrderedDict()
-        self._shards: OrderedDict[bytes, None] = OrderedDict()
+        self._shards: OrderedDict[tuple[PlaneTable, Shard], None] = OrderedDict()
         self._changed = trio.Event()
         self._running = 0
         self._busy = 0
@@ -82,7 +83,8 @@ class Prefetcher:
 
     def _opened(self, node: Node) -> None:
         """A program opens a file for reading. Whatever goes wrong here must not be the program's matter."""
-        self.ahead.opened(node.ino)
+        if self.ahead.opened(node.ino):
+            self._tell()
         if not self.enabled or not self._running:
             return
         try:
@@ -100,12 +102,21 @@ class Prefetcher:
         if self.ahead.paused:
             table.walks.discourage()
             self._plans.clear()
-        elif expected is not None:
-            self._plans[table] = expected
-            self._plans.move_to_end(table, last=False)
-        else:
-            self._plans.pop(table, None)  # it went elsewhere
+            return
+        if expected is not None and isinstance(table, PlaneTable) and table.plane_bytes <= AT_ONCE:
+            expected = self._in_new_shards(table, expected)
+        if expected is None:
+            self._plans.pop(table, None)  # it went elsewhere, or all is asked for
+            return
+        self._plans[table] = expected
+        self._plans.move_to_end(table, last=False)
         self._tell()
+
+    def _in_new_shards(self, table: PlaneTable, places: Iterator[Place]) -> Iterator[Place] | None:
+        """Of the places of small images those in shards that were not asked for; None if there is none."""
+        fresh = (place for place in places if (table, table.shard(place)) not in self._shards)
+        first = next(fresh, None)
+        return None if first is None else itertools.chain([first], fresh)
 
     def _dropped(self, ino: int) -> None:
         self.ahead.lost(ino)
@@ -153,9 +164,9 @@ class Prefetcher:
                 try:
                     with self.busy():
                         node = await self._places.node_at(table, place)
-                        if node is not None and not await self._make(node, table):
+                        if node is not None and not await self._make(node, table, place):
                             self._plans.pop(table, None)
-                except (OSError, VfsdError, ValueError) as problem:  # the last: damaged rows of the catalogue
+                except (OSError, VfsdError, ValueError, IndexError) as problem:  # the last two: damaged rows
                     log.debug("not_made_ahead error=%s", problem)
                 await trio.lowlevel.checkpoint()
         finally:
@@ -170,7 +181,7 @@ class Prefetcher:
             del self._plans[table]
         return None
 
-    async def _make(self, node: Node, table: Table) -> bool:
+    async def _make(self, node: Node, table: Table, place: Place) -> bool:
         """Make a file ready; whether to go on with its table."""
         record = node.record
         if node.data is not None or node.opens or record.nlink == 0 or self.ahead.expects(node.ino):
@@ -179,8 +190,8 @@ class Prefetcher:
             return await self.read_source_ahead(node)
         if record.kind not in (Kind.PLANES, Kind.PLAIN) or record.size > LARGE_FILE:
             return True
-        if record.kind is Kind.PLANES and record.size <= AT_ONCE:
-            return await self._read_shard_ahead(node)
+        if isinstance(table, PlaneTable) and table.plane_bytes <= AT_ONCE:
+            return await self._read_shard_ahead(node, table, place)
         while not self.ahead.may(record.size, self._tiers.room.budgets["ram"].limit):
             await self._changed.wait()
             if self.resting or (table not in self._plans and self.ahead.bytes):
@@ -190,15 +201,14 @@ class Prefetcher:
         self.ahead.made(node.ino, record.size, in_use=node.opens > 0)
         return True
 
-    async def _read_shard_ahead(self, node: Node) -> bool:
-        stored = self._layers.store.files.describe(node.record)
-        key = stored.planes[0].shard_key
-        if key not in self._shards:
-            self._shards[key] = None
+    async def _read_shard_ahead(self, node: Node, table: PlaneTable, place: Place) -> bool:
+        shard = table, table.shard(place)
+        if shard not in self._shards:
+            self._shards[shard] = None
             while len(self._shards) > SHARDS_REMEMBERED:
                 self._shards.popitem(last=False)
-            await trio.to_thread.run_sync(stored.ask_ahead, MOST_READ_AHEAD)
-        self.ahead.made(node.ino, 0)
+            self.ahead.shards += 1
+            await trio.to_thread.run_sync(self._layers.store.files.describe(node.record).ask_ahead, MOST_READ_AHEAD)
         return True
 
     async def read_source_ahead(self, node: Node) -> bool:
