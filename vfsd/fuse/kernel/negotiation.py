@@ -38,8 +38,7 @@ WANTED = (
     | Init.EXPORT_SUPPORT
     | Init.BIG_WRITES
     | Init.AUTO_INVAL_DATA
-    | Init.DO_READDIRPLUS
-    | Init.READDIRPLUS_AUTO
+    | Init.DO_READDIRPLUS  # always: who lists a folder asks for attributes next, and "auto" tells only of the first names
     | Init.ASYNC_DIO
     | Init.PARALLEL_DIROPS
     | Init.ABORT_ERROR
