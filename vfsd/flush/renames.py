@@ -99,7 +99,8 @@ class _Search:
                 else:
                     files += self._files_below(ino)  # which may have other names
         for record in files:
-            self._look_at(record, None)
+            if self._lost_a_name(record.ino):  # else only a folder above it can have changed its place
+                self._look_at(record, None)
         for folder, old in folders:
             for record in self._files_below(folder.ino):
                 self._look_at(record, old)
@@ -148,8 +149,10 @@ class _Search:
                 self._renames.files.append((record, paths[0]))
             return
         try:
-            if not self._planes_stay(ino, paths[0], moved):
-                self._renames.files.append((record, paths[0]))
+            now = b"" if moved is None else self._renames.directory(moved) + b"/"
+            path = next((path for path in paths if path.startswith(now)), paths[0])
+            if not self._planes_stay(ino, path, moved):
+                self._renames.files.append((record, path))
         except StoredDataDamaged as problem:
             self._renames.damaged.append((paths[0], problem))
 
@@ -161,8 +164,6 @@ class _Search:
         if moved is not None:  # goes with its group, if that goes as a whole
             below = group.directory == moved or group.directory.startswith(moved + b"/")
             return below and (group.form not in ("plate", "labels") or self._is_plate_still(group, path))
-        if not self._lost_a_name(ino):
-            return True
         if group.form == "pages":
             self._renames.pages[group.id] = path
             return True
