@@ -187,10 +187,15 @@ class Layers:
         """The catalogue has a new generation: of these nodes, those without a row in the journal take what it says."""
         for ino in inos:
             node = self.nodes.get(ino)
-            if node is None or node.record.nlink == 0 or self.journal.inode(ino) is not None:
+            if node is None or self.journal.inode(ino) is not None:
                 continue
             committed = self.store.catalogue.inode(ino)
-            if committed is not None:
+            if committed is None:
+                continue
+            if node.record.nlink == 0:
+                if node.record.kind in (Kind.PLANES, Kind.PLAIN) and not node.dirty:
+                    node.record = node.record.placed_as(committed)  # still open, and its bytes may have moved
+            else:
                 node.leave_source()
                 node.record = replace(committed, atime=node.record.atime)  # reads move it in memory only
                 node.recorded = node.own_xattrs = False

@@ -315,3 +315,40 @@ def test_only_what_is_asked_for_is_flushed(tmp_path: Path) -> None:
 
     trio.run(run)
     assert_sound(bench.store, {b"a/x": b"1", b"a/y": b"2", b"ab/z": b"3", b"c": b"4"})
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_open_file_that_was_moved_and_loses_its_name_meanwhile(stage: str, tmp_path: Path) -> None:
+    """The flush puts it under its new name, and others where it was; by itself it was renamed, or with its folder."""
+    bench, data = Bench(tmp_path), tiff(pixels(1))
+    kept: Contents = {A01: data, b"plain": b"plain", b"d/plain": b"below", b"d/" + plate_path("A01"): tiff(pixels(3))}
+    others: Contents = {A01: tiff(pixels(2)), b"plain": b"PLAIN", b"d/plain": b"BELOW", b"d/" + plate_path("A01"): data}
+
+    async def run() -> None:
+        async with bench.mounted() as session:
+            await session.write_all(kept)
+            await session.flush_all()
+            session.tree.tiers.drop_clean()
+            contents = session.tree.contents
+            handles = {path: await contents.open((await session.node(path)).ino, 0) for path in kept}
+            await session.rename(A01, b"pl/" + plate_path("C07"))
+            await session.rename(b"plain", b"other")
+            await session.rename(b"d", b"e")
+            await session.write_all(others)
+
+            async def lose_names() -> None:
+                for path in (b"pl/" + plate_path("C07"), b"other", b"e/plain", b"e/" + plate_path("A01")):
+                    await session.unlink(path)
+
+            await session.flush_while(*STAGES[stage], lose_names)
+            for _ in range(2):
+                session.tree.tiers.drop_clean()
+                for path, handle in handles.items():
+                    assert bytes(await contents.read(handle, 0, 1 << 20)) == kept[path], path
+                await session.flush()
+            for handle in handles.values():
+                contents.release(handle)
+            await session.flush_all()
+
+    trio.run(run)
+    assert_sound(bench.store, others)

@@ -207,13 +207,22 @@ async def write_what_was_linked(session: Session) -> None:
     await session.write(b"a/linked.tif", tiff(pixels(96)))
 
 
+async def link_in_folders_that_change_places(session: Session) -> None:
+    """A link is no move, but the folder above the first name has moved."""
+    await session.makedirs(b"a/TimePoint_2")
+    await session.rename(b"b/" + A01, b"a/TimePoint_2/" + A01)
+    await session.flush_all()
+    await session.link(b"a/TimePoint_2/" + A01, b"a/" + plate_path("F07"))
+    await session.rename(b"a/TimePoint_2", b"a/masks", RENAME_EXCHANGE)
+
+
 ACTS: list[Act] = [
     rename_plate, rename_plate_down, rename_and_delete_inside, rename_and_add_inside, rename_and_refill,
     swap_plates, turn_around, push_along, rename_inner_and_outer, rename_and_move_out, move_out_and_back_in,
     positions_change_places, plain_files_change_places, new_file_under_the_old_name, rename_over_stored,
     rename_within_stack, into_other_stack, rename_time_point, folder_becomes_time_point, compressed_moves,
     hard_links, link_and_replace, folder_called_like_a_group, long_names, unlink_all_of_a_renamed_folder,
-    move_out_and_remove_the_folder, write_what_was_linked,
+    move_out_and_remove_the_folder, write_what_was_linked, link_in_folders_that_change_places,
 ]  # fmt: skip
 
 
