@@ -137,7 +137,7 @@ class _Flush:
         self._tally.expect(self._items, 2 * sum(item.size for item in selection.items))  # each is written and verified
         self._tree.tiers.yield_disk(sum(item.size for item in selection.items))
         build = self._tree.journal.path.with_name(BUILD_NAME)
-        transaction = self._tree.store.begin()
+        transaction = await self._begin()
         assembly: Assembly | None = None
         try:
             assembly = Assembly(self._tree, transaction, build, self._order)
@@ -163,6 +163,14 @@ class _Flush:
             result.files, result.bytes, result.stored_bytes, result.seconds, len(result.kept), transaction.generation,
         )  # fmt: skip
         return result
+
+    async def _begin(self) -> Transaction:
+        """The next catalogue is made from the one on the disk, which may have been damaged since it was opened."""
+        store = self._tree.store
+        if not await trio.to_thread.run_sync(store.recover):
+            log.error("catalogue_damaged store=%s (mended from its copy)", shown_path(store.root))
+            store.mend()
+        return store.begin()
 
     def _result(self, selection: Selection, stored_bytes: int) -> FlushResult:
         kept = (*selection.kept, *self._kept.values())

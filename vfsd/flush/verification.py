@@ -143,7 +143,7 @@ class Verification:
             except StoredDataDamaged as problem:
                 raise OSError(errno.EIO, f"does not read back as it was written ({problem.message})", key) from problem
 
-        digests = self._transaction.digests
+        digests = self._transaction.digests | self._transaction.copies
         fresh = [(key, digests[key]) for key in keys if key in digests]
         # by identity: the same bytes written again are another object on the disk
         fresh = [(key, digest) for key, digest in fresh if self._read_back.get(key) is not digest]

@@ -255,18 +255,40 @@ class Store:
 
     # --- changing it
 
+    def recover(self) -> bool:
+        """Undo or finish what an earlier change could not; whether the catalogue on the disk is whole then. In any thread.
+
+        Raises
+        ------
+        OSError
+            The store's disk cannot be written, or neither the catalogue nor its copy is whole.
+        """
+        self._check_writable()
+        recover_work(self.storage, self.catalogue.generation)
+        try:
+            return check_catalogue(self.storage).key == self._catalogue_key == CATALOGUE_KEY
+        except StoredDataDamaged as problem:
+            raise OSError(errno.EIO, problem.message, os.fspath(self.root)) from problem
+
     def begin(self) -> Transaction:
         """Start the next change; what an earlier one could not undo or finish comes first.
+
+        A catalogue that is known to be damaged is mended before: a change seals the one that it begins from.
 
         Raises
         ------
         OSError
             The store's disk cannot be written.
         """
+        self._check_writable()
+        recover_work(self.storage, self.catalogue.generation)
+        if self._catalogue_key != CATALOGUE_KEY:
+            self.mend()
+        return Transaction(self.storage, self.catalogue.generation + 1)
+
+    def _check_writable(self) -> None:
         if self._lock is None:
             raise UnfitError("the store is open for reading only", path=self.root)
-        recover_work(self.storage, self.catalogue.generation)
-        return Transaction(self.storage, self.catalogue.generation + 1)
 
     def adopt_catalogue(self) -> None:
         """After a transaction was published: read the new generation from now on."""

@@ -25,6 +25,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import final
 
+import xxhash
+
 from vfsd.store.intents import (
     NO_LINKS,
     WORK,
@@ -36,7 +38,7 @@ from vfsd.store.intents import (
     undo,
     write_intents,
 )
-from vfsd.store.objects import ObjectDigest
+from vfsd.store.objects import PIECE, ObjectDigest
 from vfsd.store.seal import CATALOGUE_KEY, put_beside, seal_next
 from vfsd.store.storage import (
     SYNC_EACH_UP_TO,
@@ -61,6 +63,8 @@ class Transaction:
         The new catalogue has its name, whatever happened after that.
     digests : dict
         Key → size and digest of the new object under it, as far as whoever wrote it has said (`describe`).
+    copies : dict
+        Key → size and digest of what was copied under it for want of links, damaged or not.
     """
 
     def __init__(self, storage: LocalStorage, generation: int) -> None:
@@ -78,6 +82,7 @@ class Transaction:
         self._ended = False
         self.committed = False
         self.digests: dict[bytes, ObjectDigest] = {}
+        self.copies: dict[bytes, ObjectDigest] = {}
 
     # --- new objects
 
@@ -116,7 +121,10 @@ class Transaction:
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            shutil.copyfile(source, self._new(serial))
+            copied = _copy(source, self._new(serial))
+            self._put(key, serial)
+            self.copies[key] = copied
+            return
         self._put(key, serial)
 
     def _put(self, key: bytes, serial: int) -> None:
@@ -128,6 +136,7 @@ class Transaction:
         """Take back a new object; what the store had under the key stays."""
         serial = self._pending.pop(key, None)
         self.digests.pop(key, None)
+        self.copies.pop(key, None)
         if serial is not None:
             self._storage.forget([self._new_key(serial)])
             os.unlink(self._new(serial))
@@ -268,3 +277,14 @@ class Transaction:
             for key, serial in self._pending.items()
         ]
         return intents + [Intent(Operation.REMOVE, 0, key) for key in self._removed if self._there_now(key)]
+
+
+def _copy(source: bytes, target: bytes) -> ObjectDigest:
+    """Copy an object; size and digest of what was read."""
+    hasher, size = xxhash.xxh3_128(), 0
+    with open(source, "rb", buffering=0) as reading, open(target, "xb", buffering=0) as writing:
+        while piece := reading.read(PIECE):
+            hasher.update(piece)
+            write_all(writing.fileno(), piece)
+            size += len(piece)
+    return ObjectDigest(size, hasher.digest())

@@ -156,6 +156,28 @@ def test_every_page_of_the_catalogue_counts(converted: Bench) -> None:
     assert verify_store(converted.store).ok
 
 
+def test_a_catalogue_that_is_damaged_under_a_mount_is_not_carried_on(tmp_path: Path) -> None:
+    """What SQLite does not notice must neither come into the next catalogue nor be sealed with it."""
+    bench, first, names = Bench(tmp_path), tiff(pixels(1)), [b"n%d" % number for number in range(40)]
+
+    async def run() -> None:
+        async with bench.mounted() as session:
+            await session.write_all({RAW[0]: first} | dict.fromkeys(names, b"text"))
+            await session.flush_all()
+            path = bench.store / "catalog.sqlite"
+            content = path.read_bytes()
+            at = content.rindex(names[20])
+            with path.open("r+b") as file:
+                file.seek(at)
+                file.write(b"N")
+            await session.write(b"later", b"later")
+            await session.flush_all()
+
+    trio.run(run)
+    assert_sound(bench.store, {RAW[0]: first, b"later": b"later"} | dict.fromkeys(names, b"text"))
+    assert verify_store(bench.store).ok
+
+
 def broken_copy(bench: Bench, folder: Path, way: str, keys: list[bytes]) -> Path:
     store = folder / "broken.vfs"
     shutil.copytree(bench.store, store)

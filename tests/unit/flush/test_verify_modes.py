@@ -169,6 +169,46 @@ def test_disk_that_does_not_keep_what_is_written(how: Verify, key: str, tmp_path
     assert_sound(bench.store, {A01: tiff(pixels(1)), b"b": b"bytes"})
 
 
+@pytest.mark.parametrize("how", [Verify.FULL, Verify.DIGEST])
+def test_disk_that_does_not_keep_what_is_copied_for_want_of_links(how: Verify, tmp_path: Path) -> None:
+    """A plate that is renamed: its shards get other keys, by copies that nothing else would look at."""
+    bench = Bench(tmp_path)
+    sync, spoiled = Transaction.sync, set[bytes]()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    def spoil(self: Transaction, keys: Any = None) -> None:
+        sync(self, keys)
+        for name, serial in self._pending.items():
+            if name.endswith(b"/0/c.0.0.0.0.0") and name not in spoiled:
+                spoiled.add(name)
+                path = bench.store / "work" / str(self.generation) / "new" / str(serial)
+                content = path.read_bytes()
+                path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+    async def run() -> None:
+        from vfsd.flush import flush_tree
+
+        async with bench.mounted() as session:
+            await session.write_all({b"day/" + A01: tiff(pixels(1))})
+            await session.flush_all()
+            await session.rename(b"day", b"night")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(os, "link", refuse)
+                patch.setattr(Transaction, "sync", spoil)
+                with pytest.raises(OSError, match="read back"):
+                    await flush_tree(session.tree, verify=how)
+                patch.setattr(Transaction, "sync", sync)
+                assert spoiled
+                assert verify_store(bench.store, digests=True).ok
+                await session.flush_all()
+
+    trio.run(run)
+    assert_sound(bench.store, {b"night/" + A01: tiff(pixels(1))})
+    assert verify_store(bench.store, digests=True).ok
+
+
 @pytest.mark.parametrize("change", ["bytes alone", "time", "gone", "new"])
 def test_source_that_changes_while_it_is_stored_may_not_go(
     change: str, bench: Bench, monkeypatch: pytest.MonkeyPatch

@@ -317,3 +317,30 @@ def test_names_of_any_bytes_come_back(root: Path) -> None:
                 transaction.publish(build)
         assert os.path.exists(os.fsencode(root) + b"/" + odd)
     assert objects_of(state(root)) == BEFORE
+
+
+def test_a_damaged_catalogue_never_gets_a_seal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its copy is what a change begins from; a change that fails must not leave the damage as what was written."""
+    root = tmp_path / "s.vfs"
+    Store.create(root, source=None).close()
+    whole = (root / "catalog.sqlite").read_bytes()
+    (root / "catalog.sqlite").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    rename = os.rename
+
+    def fail_at_the_catalogue(old: Any, new: Any, **options: Any) -> None:
+        if os.path.basename(os.fsencode(old)) == b"catalogue":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(old, new, **options)
+
+    with contextlib.closing(Store.open(root, writable=True)) as store:
+        assert store.damaged
+        transaction = store.begin()
+        transaction.put_bytes(b"files/fresh", b"fresh")
+        catalogue = next_catalogue(store, 1)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+            patch.setattr(os, "rename", fail_at_the_catalogue)
+            transaction.publish(catalogue)
+        transaction.close()
+    with contextlib.closing(Store.open(root, writable=False)) as store:
+        assert not store.damaged
+        assert store.catalogue_path().read_bytes() == whole
