@@ -389,7 +389,9 @@ def _belongs(store: Store, group: GroupRecord, plane: PlaneRecord, path: bytes) 
 
 def _labels_belong(store: Store, group: GroupRecord, document: dict[str, Any], plane: PlaneRecord, path: bytes) -> bool:
     """The same of a label image: inside its image exactly where the store has that."""
-    label = find_labels([path], _only_there, directory_name=store.plate_name)[path]
+    label = find_labels([path], _only_there, directory_name=store.plate_name).get(path)
+    if label is None:
+        return False  # another name of the file
     at = label.position
     image = f"{at.row_path}/{at.column_path}/{at.field_path()}"
     numbers = tuple(document["numbers"][axis][number] for axis, number in zip("tz", plane.index, strict=False))

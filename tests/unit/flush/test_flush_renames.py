@@ -210,10 +210,11 @@ async def write_what_was_linked(session: Session) -> None:
 async def link_in_folders_that_change_places(session: Session) -> None:
     """A link is no move, but the folder above the first name has moved."""
     await session.makedirs(b"a/TimePoint_2")
+    await session.makedirs(b"a/more")
     await session.rename(b"b/" + A01, b"a/TimePoint_2/" + A01)
     await session.flush_all()
     await session.link(b"a/TimePoint_2/" + A01, b"a/" + plate_path("F07"))
-    await session.rename(b"a/TimePoint_2", b"a/masks", RENAME_EXCHANGE)
+    await session.rename(b"a/TimePoint_2", b"a/more", RENAME_EXCHANGE)
 
 
 ACTS: list[Act] = [
