@@ -5,9 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vfsd.client import FileManager, StorageBackend, StorageRegistry, register_codec
+    from vfsd.errors import DamagedFile, MissingPackage, StorageResolutionError, UnfitData, VfsdError
     from vfsd.gpu import iterate, load, save
 
-__all__ = ["__version__", "iterate", "load", "save"]
+__all__ = [
+    "DamagedFile",
+    "FileManager",
+    "MissingPackage",
+    "StorageBackend",
+    "StorageRegistry",
+    "StorageResolutionError",
+    "UnfitData",
+    "VfsdError",
+    "__version__",
+    "iterate",
+    "load",
+    "register_codec",
+    "save",
+]
 
 __version__: str
 
@@ -22,6 +38,14 @@ def __getattr__(name: str) -> Any:
         import vfsd.gpu
 
         return getattr(vfsd.gpu, name)
+    if name in ("FileManager", "StorageBackend", "StorageRegistry", "register_codec"):
+        import vfsd.client
+
+        return getattr(vfsd.client, name)
+    if name in __all__ and name != "__version__":
+        import vfsd.errors
+
+        return getattr(vfsd.errors, name)
     if name != "__version__":
         raise AttributeError(f"module 'vfsd' has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version

@@ -87,3 +87,21 @@ class StoredDataDamaged(VfsdError):
     """Bytes in the store are missing or do not match their digest; only the file named is affected."""
 
     exit_code = 4
+
+
+class StorageResolutionError(UsageProblem):
+    """No backend has this name; the message lists those that are known."""
+
+
+class UnfitData(UsageProblem, TypeError):
+    """What was to be saved does not fit the name it was to have, or no file type at all."""
+
+
+class DamagedFile(VfsdError, ValueError):
+    """A file is not what its name or its mark says: cut short, overwritten, or of something else."""
+
+    exit_code = 4
+
+
+class MissingPackage(UnfitError):
+    """Something optional is wanted that is not installed."""
