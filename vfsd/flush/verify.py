@@ -31,6 +31,7 @@ from vfsd.store.intents import COPY_KEY, is_publishing
 from vfsd.store.objects import ObjectDigest, check_object
 from vfsd.store.pyramid import level_geometry
 from vfsd.store.seal import CATALOGUE_KEY, check_copies
+from vfsd.store.storage import forget_pages
 from vfsd.store.stored import StoredFile, folder_of, group_geometry, group_levels
 
 # Files described ahead of the workers: enough to keep them busy, few enough that skeletons do not pile up in memory.
@@ -154,10 +155,18 @@ def check_store(
     store: Store, *, digests: bool = False, sample: Sample | None = None, on_progress: OnFile | None = None
 ) -> VerifyReport:
     """The same of an open store."""
+    _forget_pages(store)
     damaged = [Damaged(key, trouble, Damage.STORE) for key, trouble in _damaged_parts(store)]
     with ThreadPoolExecutor(WORKERS, "verify") as pool:
         checker = _ObjectsChecker if digests else _FilesChecker
         return checker(store, pool, sample, on_progress).run(damaged)
+
+
+def _forget_pages(store: Store) -> None:
+    """What is looked at is what the disk holds, not what the kernel remembers of it."""
+    for folder in (b"images", b"files", b"receipts"):
+        for key, _ in store.storage.list_keys(folder):
+            forget_pages(store.storage.path(key))
 
 
 def _damaged_parts(store: Store) -> Iterator[tuple[bytes, str]]:

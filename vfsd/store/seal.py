@@ -156,7 +156,8 @@ def copy_synced(source: bytes, target: bytes) -> bytes:
 
 
 def _digest(path: bytes) -> bytes | None:
-    """xxh3-128 of a file; None where there is none, or the disk does not give it."""
+    """xxh3-128 of a file as the disk has it, where that can be had; None where there is none, or the disk does not give it."""
+    forget_pages(path)
     hasher = xxhash.xxh3_128()
     try:
         with open(path, "rb", buffering=0) as file:

@@ -54,6 +54,8 @@ class Allocation:
             tier = file.tier
             if tier == "cache":
                 await self._moves.room_in_cache(growth)
+                if file.busy is not None:
+                    continue  # while room was made for it somebody else began with it
             elif not self._room.make("ram", growth):
                 await self._leave_ram(file)
                 continue

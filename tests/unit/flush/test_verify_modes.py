@@ -15,6 +15,7 @@ from plate_bench import Bench, Contents, assert_sound, pixels, plate_files, plat
 
 from vfsd.flush import FlushResult, Verify, convert_plate, verify_store
 from vfsd.store import Transaction
+from vfsd.store.storage import LocalStorage
 from vfsd.store.stored import StoredFile
 
 A01 = plate_path("A01")
@@ -73,6 +74,14 @@ def test_what_was_written_is_read_back_from_the_disk(bench: Bench, monkeypatch: 
         fresh = (bench.store / "work" / str(self.generation) / "new").iterdir()
         left.extend(resident_pages(path) for path in fresh if path.stat().st_size and keys is not None)
 
+    need_forgetting(bench)
+    monkeypatch.setattr(Transaction, "sync", sync_and_look)
+    convert(bench)
+    assert left
+    assert not any(left)
+
+
+def need_forgetting(bench: Bench) -> None:
     probe = bench.folder / "probe"
     probe.write_bytes(bytes(1 << 16))
     os.sync()
@@ -80,10 +89,29 @@ def test_what_was_written_is_read_back_from_the_disk(bench: Bench, monkeypatch: 
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if resident_pages(probe):
         pytest.skip("this file system keeps what it is asked to forget")
-    monkeypatch.setattr(Transaction, "sync", sync_and_look)
+
+
+@pytest.mark.parametrize("digests", [False, True])
+def test_verify_reads_the_disk_although_everything_is_in_memory(
+    digests: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     convert(bench)
+    need_forgetting(bench)
+    for path in bench.store.rglob("*"):
+        if path.is_file():
+            path.read_bytes()
+    open_object, left = LocalStorage.open_object, dict[bytes, int]()
+
+    def open_and_look(self: LocalStorage, key: bytes) -> int:
+        path = Path(os.fsdecode(self.path(key)))
+        if path.stat().st_size:
+            left.setdefault(key, resident_pages(path))
+        return open_object(self, key)
+
+    monkeypatch.setattr(LocalStorage, "open_object", open_and_look)
+    assert verify_store(bench.store, digests=digests).ok
     assert left
-    assert not any(left)
+    assert not any(left.values())
 
 
 @pytest.mark.parametrize("how", Verify)
