@@ -127,6 +127,10 @@ class Transaction:
             return
         self._put(key, serial)
 
+    def is_link(self, key: bytes) -> bool:
+        """Whether the object under `key` is one that the store had already, and has not been written."""
+        return self._pending.get(key) in self._linked
+
     def _put(self, key: bytes, serial: int) -> None:
         self.drop(key)
         self._pending[key] = serial

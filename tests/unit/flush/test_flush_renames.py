@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import trio
 from plate_bench import Bench, Contents, Session, assert_sound, group_locations, pixels, plate_files, plate_path, tiff
 
+from vfsd.flush import Damage, Verify, flush_tree, verify_store
+from vfsd.store import Store
 from vfsd.tree import RENAME_EXCHANGE
 
 Act = Callable[[Session], Awaitable[None]]
@@ -386,6 +389,35 @@ def test_damage_is_not_given_a_new_digest_by_a_rename(tmp_path: Path) -> None:
             assert await session.read(b"s/m00.tif") == START[b"s/m00.tif"]
 
     trio.run(run)
-    from vfsd.flush import verify_store
-
     assert [damaged.path for damaged in verify_store(bench.store).damaged] == [b"s/lone.tif"]
+
+
+@pytest.mark.parametrize("how", [Verify.FULL, Verify.DIGEST])
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no-links"])
+def test_a_damaged_file_that_is_renamed_keeps_no_other_out_of_the_store(
+    how: Verify, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    async def run() -> None:
+        async with bench.mounted() as session:
+            await session.write_all({b"sound": b"sound", b"damaged": b"damaged"})
+            await session.flush_all()
+            (bench.store / "files/damaged").write_bytes(b"dAmaged")
+            session.tree.tiers.drop_clean()
+            await session.rename(b"damaged", b"moved")
+            await session.write(b"new", b"new")
+            if not links:
+                monkeypatch.setattr(os, "link", refuse)
+            result = await flush_tree(session.tree, verify=how)
+            assert [kept.path for kept in result.kept] == [b"moved"]
+            assert result.waiting == ()
+
+    trio.run(run)
+    damaged = verify_store(bench.store).damaged
+    assert [one.path for one in damaged if one.kind is Damage.FILE] == [b"moved"]
+    with contextlib.closing(Store.open(bench.store, writable=False)) as store:
+        assert {path for path, _ in store.catalogue.walk()} == {b"sound", b"moved", b"new"}
