@@ -53,7 +53,7 @@ async def walk_source(tree: Tree, obstacles: list[KeptFile], wanted: Wanted | No
     while pending:
         directory = pending.pop()
         try:
-            children = dict(await tree.layers.children(directory, fresh=True))
+            children = dict(await tree.layers.children(directory, fresh=True, strict=True))
         except OSError as problem:
             obstacles.append(KeptFile(directory.path(), problem.strerror or str(problem)))
             continue

@@ -95,14 +95,17 @@ class Layers:
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         return found
 
-    async def children(self, directory: Node, *, fresh: bool = False) -> dict[bytes, Node]:
-        """The names in a directory; `fresh` looks at the source's directory again, however recent the last look."""
+    async def children(self, directory: Node, *, fresh: bool = False, strict: bool = False) -> dict[bytes, Node]:
+        """The names in a directory; `fresh` looks at the source's directory again, however recent the last look.
+
+        With `strict` a directory that cannot be read again is an error; else what is known of it stays.
+        """
         if directory.children is None or self._is_doubtful(directory, fresh):
             async with self.gate(directory):
                 if directory.children is None:
                     await self._load_children(directory)
                 elif self._is_doubtful(directory, fresh):
-                    await self._revalidate(directory, fresh)
+                    await self._revalidate(directory, fresh, strict)
         assert directory.children is not None
         return directory.children
 
@@ -337,7 +340,7 @@ class Layers:
         self.nodes[ino] = node
         return node
 
-    async def _revalidate(self, directory: Node, fresh: bool) -> None:
+    async def _revalidate(self, directory: Node, fresh: bool, strict: bool) -> None:
         assert self.source is not None
         assert directory.record.origin is not None
         scan: Scan | None = None
@@ -355,6 +358,8 @@ class Layers:
         except OSError as error:
             if error.errno != errno.ESTALE:
                 _warn_unreadable(directory, error)
+                if strict:
+                    raise
                 return
         finally:
             directory.names_checked = monotonic()
@@ -362,6 +367,8 @@ class Layers:
             await self._merge_again(directory, scan)
         except OSError as error:
             _warn_unreadable(directory, error)
+            if strict:
+                raise
         finally:
             directory.names_checked = monotonic()
             if scan is not None:

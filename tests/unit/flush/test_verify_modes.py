@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -265,6 +266,29 @@ def test_source_that_changes_while_it_is_stored_may_not_go(
     assert result.source_replaceable is False
     assert [obstacle.path for obstacle in result.obstacles] == [b"new" if change == "new" else b"notes"]
     assert receipt(result)["source_replaceable"] is False
+
+
+def test_folder_of_the_source_that_cannot_be_read_again_stands_against_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came into it meanwhile cannot be told."""
+    from vfsd.flush.verification import Verification
+    from vfsd.tree.source import Source
+
+    finish = Verification.finish
+
+    def fail(self: Source, path: bytes) -> Any:
+        raise OSError(errno.EIO, "broken")
+
+    async def finish_and_break(self: Verification) -> Any:
+        place(bench, b"new").write_bytes(b"new")
+        monkeypatch.setattr(Source, "scan", fail)
+        return await finish(self)
+
+    monkeypatch.setattr(Verification, "finish", finish_and_break)
+    result = convert(bench)
+    assert result.source_replaceable is False
+    assert [(obstacle.path, obstacle.reason) for obstacle in result.obstacles] == [(b"", "broken")]
 
 
 def test_receipt_of_a_large_plate_takes_little_memory(tmp_path: Path) -> None:
