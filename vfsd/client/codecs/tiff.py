@@ -7,6 +7,7 @@ Only headers are read in this process, by tifffile's Python. Compressed pixels a
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -96,7 +97,20 @@ def _encode(data: Any, **options: Any) -> Sequence[Part]:
         raise UnfitData(
             f"an array of shape {array.shape} and type {array.dtype} makes no such TIFF ({error})"
         ) from error
-    return [target.getbuffer()]
+    made = target.getbuffer()
+    if options.get("compression"):
+        _check_readable(made)
+    return [made]
+
+
+def _check_readable(made: memoryview) -> None:
+    """tifffile writes compressions that no decoder here is trusted with: such a file would be saved, and never loaded."""
+    try:
+        _decode(made)
+    except DamagedFile as error:
+        raise UnfitData(
+            f"would be a TIFF that cannot be loaded again ({error.message})", remedy="Choose zlib, lzw or zstd, or none"
+        ) from error
 
 
 def _decode(data: memoryview) -> NDArray[Any]:
@@ -107,10 +121,12 @@ def _decode(data: memoryview) -> NDArray[Any]:
             bilevel = series.keyframe.bitspersample == 1
             if dtype is None:
                 raise ValueError("its samples are of no known type")
+            size = math.prod(shape) * dtype.itemsize
+            if dtype.kind == "c" and series.keyframe.compression == 1 and size <= len(data):
+                # tifffile maps no complex pixels, and reads those that are not compressed by numpy alone
+                return np.asarray(series.asarray())
             if offset is not None and not bilevel:
-                return np.frombuffer(
-                    data, dtype.newbyteorder(order), int(np.prod(shape, dtype=np.int64)), offset
-                ).reshape(shape)
+                return np.frombuffer(data, dtype.newbyteorder(order), math.prod(shape), offset).reshape(shape)
     except Exception as error:  # a damaged header fails wherever tifffile believes it
         raise DamagedFile(f"is no TIFF that can be read ({error})") from error
     pixels = _decoded_apart(data)
