@@ -95,7 +95,7 @@ class TierFiles:
         self._moves = Moves(self._folders, self.descriptors, self.room, self.owner)
         self._syncing = Syncing(self._folders, self._moves)
         self._allocation = Allocation(self.room, self._moves, self._leave_ram)
-        self.holds = Holds(self.room, self._moves)
+        self.holds = Holds(self.room)
         self.spiller = Spiller(self.room, self._moves)
         self.limit = Limit(ram_budget, "budget")
 
@@ -238,8 +238,8 @@ class TierFiles:
         file.void_spill()
         self.room.unmark(file)
         self.descriptors.forget(file)
-        if file.settled:
-            self._moves.remove(file)
+        if file.busy is None:
+            self._moves.give_up(file)
 
     def remove_strangers(self, known: set[tuple[int, int, str]]) -> list[str]:
         """Delete tier files that no row names (made just before a crash, or clean); returns their names."""

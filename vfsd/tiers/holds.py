@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import final
 
-from vfsd.tiers.moves import Moves
 from vfsd.tiers.room import Room
 from vfsd.tiers.tierfile import Hold, TierFile
 
@@ -17,9 +16,8 @@ from vfsd.tiers.tierfile import Hold, TierFile
 class Holds:
     """See the module. Touched only by the trio thread."""
 
-    def __init__(self, room: Room, moves: Moves) -> None:
+    def __init__(self, room: Room) -> None:
         self._room = room
-        self._moves = moves
 
     def take(self, file: TierFile) -> Hold:
         """Somebody outside is to read the file that this is now; `let_go` ends it.
@@ -44,6 +42,6 @@ class Holds:
             return
         file.hold = None
         if file.discarded and file.busy is None:
-            self._moves.remove(file)
+            self._room.leave(file)
         else:
             self._room.tell()

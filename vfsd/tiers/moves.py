@@ -120,8 +120,8 @@ class Moves:
             file.busy = None
             if not file.discarded:
                 self.measure(file)
-            elif file.hold is None:
-                self.remove(file)
+            else:
+                self.give_up(file)
 
     def measure(self, file: TierFile) -> None:
         """Take size, mtime and allocation from the file itself."""
@@ -130,10 +130,11 @@ class Moves:
         file.mtime = found.st_mtime_ns
         self._room.measured(file, found.st_blocks * STAT_BLOCK)
 
-    def remove(self, file: TierFile) -> None:
-        """The file goes, and its room comes back."""
+    def give_up(self, file: TierFile) -> None:
+        """A discarded file loses its name, which the same version may need again; its room comes back once nobody reads it."""
         self._folders.remove(file.tier, file.name)
-        self._room.leave(file)
+        if file.hold is None:
+            self._room.leave(file)
 
     async def to_cache(self, file: TierFile, *, need: Need = Need.PATIENT) -> None:
         """Move a RAM file's bytes to the cache tier; nothing to do for a file that is there. Writers of it wait.

@@ -297,6 +297,24 @@ def test_a_file_discarded_while_it_moves_is_gone_after(tiers: Tiers, monkeypatch
     run(act)
 
 
+def test_a_discarded_file_that_somebody_reads_gives_its_name_back_at_once_and_its_room_later(tiers: Tiers) -> None:
+    async def act() -> None:
+        before = tiers.files.usage()["ram"].bytes
+        file = await tiers.filled(some_bytes(MIB))
+        tiers.files.mark_clean(file)
+        hold = tiers.files.holds.take(file)
+        tiers.files.discard(file)
+        assert tiers.files.usage()["ram"].bytes == before + MIB
+        again = tiers.files.create(file.ino, file.version)  # hydrated once more
+        await tiers.files.write(again, 0, b"the same version")
+        tiers.files.holds.let_go(hold)
+        assert await tiers.content(again) == b"the same version"
+        tiers.files.discard(again)
+        assert tiers.files.usage()["ram"].bytes == before
+
+    run(act)
+
+
 def test_a_move_that_cannot_be_recorded_has_not_happened(tiers: Tiers) -> None:
     async def act() -> None:
         def refuse(file: TierFile) -> None:
