@@ -18,6 +18,7 @@ import trio
 
 from vfsd.daemon.log_file import fields
 from vfsd.daemon.reporter import describe_error
+from vfsd.errors import VfsdError
 
 if TYPE_CHECKING:
     from vfsd.flush import FlushResult
@@ -98,8 +99,8 @@ class Ingesting:
         paths = [file.path for one in batch for file in one.members]
         try:
             result = await self._store(paths)
-        except OSError as error:
-            self.problem = error.strerror or str(error)
+        except (OSError, VfsdError) as error:
+            self.problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
             log.error("event=ingesting-failed %s", fields(error=describe_error(error)[1]))
             return False
         self.problem = None

@@ -17,6 +17,7 @@ import trio
 
 from vfsd.daemon.log_file import fields
 from vfsd.daemon.reporter import describe_error
+from vfsd.errors import VfsdError
 
 if TYPE_CHECKING:
     from vfsd.flush import FlushResult
@@ -146,8 +147,8 @@ class Streaming:
                 self.files += result.files
                 self.bytes += result.bytes
             self.problem = None
-        except OSError as error:
-            self.problem = error.strerror or str(error)
+        except (OSError, VfsdError) as error:
+            self.problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
             log.error("event=streaming-failed %s", fields(error=describe_error(error)[1]))
         if stored:
             self._tree.tiers.settle_cache()

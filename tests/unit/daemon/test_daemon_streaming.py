@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from vfsd.daemon.streaming import Streaming
+from vfsd.errors import StoredDataDamaged
 from vfsd.flush import FlushResult, flush_tree
 from vfsd.store import Store
 from vfsd.tiers import TierFiles
@@ -142,12 +143,15 @@ def test_beyond_its_threshold_data_is_stored_without_being_asked_for(tmp_path: P
     trio.run(bounded, act)
 
 
-def test_when_storing_fails_a_writer_is_told_and_the_bytes_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "problem", [OSError(28, "No space left on device"), StoredDataDamaged("does not match")], ids=["disk", "damage"]
+)
+def test_when_storing_fails_a_writer_is_told_and_the_bytes_stay(problem: Exception, tmp_path: Path) -> None:
     async def act() -> None:
         async with written(tmp_path) as program, trio.open_nursery() as nursery:
 
             async def fail(inodes: Collection[int]) -> FlushResult:
-                raise OSError(28, "No space left on device")
+                raise problem
 
             streaming = Streaming(program.tree, fail)
             nursery.start_soon(streaming.run)
@@ -155,7 +159,8 @@ def test_when_storing_fails_a_writer_is_told_and_the_bytes_stay(tmp_path: Path) 
             await program.write(b"a.dat", data)
             await trio.testing.wait_all_tasks_blocked()
             assert await streaming.relieve() is False
-            assert streaming.status()["problem"] == "No space left on device"
+            assert str(streaming.status()["problem"]) in str(problem)
+            assert await streaming.relieve() is False, "the next round is tried"
             assert await program.read(b"a.dat") == data
             nursery.cancel_scope.cancel()
 
