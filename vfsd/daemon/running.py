@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -11,15 +12,27 @@ Result = TypeVar("Result")
 def run_until_done(function: Callable[[], Awaitable[Result]]) -> Result:
     """`trio.run`, with one error instead of a group of one, and Ctrl-C as a plain KeyboardInterrupt.
 
-    trio delivers Ctrl-C into whatever task runs, so it may come out inside a group of errors.
+    Ctrl-C cancels the function, so that it stops where it waits and nowhere else: an exception that came wherever the main
+    thread is could be swallowed there (in a destructor, say), and the command would go on. A second Ctrl-C is such an exception.
     """
     import trio
 
-    async def call() -> Result:
-        return await function()
+    results: list[Result] = []
+
+    async def watch(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            task_status.started()
+            await anext(aiter(signals))
+        scope.cancel()
+
+    async def call() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch, nursery.cancel_scope)
+            results.append(await function())
+            nursery.cancel_scope.cancel()
 
     try:
-        return trio.run(call)
+        trio.run(call)
     except BaseExceptionGroup as group:
         if group.subgroup(KeyboardInterrupt) is not None:
             raise KeyboardInterrupt from group
@@ -27,3 +40,6 @@ def run_until_done(function: Callable[[], Awaitable[Result]]) -> Result:
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
         raise error from group
+    if not results:
+        raise KeyboardInterrupt
+    return results[0]
