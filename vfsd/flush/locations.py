@@ -6,7 +6,9 @@ way of something that is there) gets a short key of its own. The catalogue says 
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from collections.abc import Callable, Collection, Iterator
 from typing import final
 
@@ -97,6 +99,10 @@ def plain_key(path: bytes) -> bytes:
     return FILES + path
 
 
+# Spare keys have the inode's own number: even the second is taken only by what somebody else put there.
+MOST_SPARE_KEYS = 1000
+
+
 def spare_keys(ino: int) -> Iterator[bytes]:
     """Keys for a plain file whose own path cannot be used, in the order of trying."""
     yield FILES + b"~%x" % ino
@@ -120,9 +126,15 @@ class PlainKeys:
         self._folders: set[bytes] = set()
 
     def choose(self, ino: int, path: bytes, present: bytes | None) -> bytes:
-        """The key of a file that the store has under `present` (None: not yet)."""
+        """The key of a file that the store has under `present` (None: not yet); OSError where none can be had."""
         own = [plain_key(path)] if len(path) <= KEY_MAX else []
-        key = next(key for key in itertools.chain(own, spare_keys(ino)) if self._fits(key, present))
+        tried = itertools.chain(own, itertools.islice(spare_keys(ino), MOST_SPARE_KEYS))
+        key = next((key for key in tried if self._fits(key, present)), None)
+        if key is None:
+            folder = os.fsdecode(FILES.rstrip(b"/"))
+            raise OSError(
+                errno.ENOTDIR, f"no name in the store is free for it; is its '{folder}' still a folder?", path
+            )
         self._taken.add(key)
         self._folders |= _folders_above(key)
         return key
