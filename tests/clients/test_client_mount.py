@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,19 @@ def test_a_script_on_a_mount(plate: Plate, mounted: Mounted) -> None:
         with pytest.raises(FileExistsError) as failed:
             manager.save_batch({"masks/deep/new.npy": pixels, "masks/deep/b1.tif": pixels})
         assert failed.value.__notes__ == ["1 of the 2 of the batch were saved"]
+
+        # another process sees what is in memory at once, and leaves something there
+        other = (
+            "import sys, vfsd; m = vfsd.FileManager(sys.argv[1]); m.save(m.load('masks/plain') + 1, 'masks/more.npy')"
+        )
+        done = subprocess.run([sys.executable, "-c", other, mount.path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert np.array_equal(manager.load("masks/more.npy"), pixels + 1)
+        assert manager.tier("masks/more.npy") == "ram"
+        # what it cannot save leaves nothing
+        with pytest.raises(vfsd.UnfitData, match=r"masks/none\.npy"):
+            manager.save(np.array([None]), "masks/none.npy")
+        assert not manager.exists("masks/none.npy")
 
         # names
         manager.copy("masks/note.txt", "masks/copy.txt")

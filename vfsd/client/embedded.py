@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import mmap
 import os
 import weakref
@@ -25,6 +26,8 @@ from vfsd.errors import FlushIncomplete, shown_path
 from vfsd.flush import flush_tree
 from vfsd.store import Kind
 from vfsd.tree import RENAME_NOREPLACE, Attributes, Caller, Node, Tree
+
+log = logging.getLogger("vfsd.client")
 
 # Pieces in which bytes go through the thread: small enough that others get their turn within a few milliseconds.
 _PIECE: Final = 4 << 20
@@ -54,6 +57,8 @@ class TreeFiles(Files):
         self._tree: Tree = self._parts.tree
         self._tree.attributes.store_file = self._store_file
         self._caller = Caller(os.geteuid(), os.getegid())
+        self._thread.run(self._remove_unfinished)
+        self._unclosed = weakref.finalize(self, _tell_unclosed, os.getpid(), shown_path(self._parts.state.root))
 
     @property
     def lost(self) -> list[bytes]:
@@ -65,6 +70,7 @@ class TreeFiles(Files):
 
     def close(self) -> None:
         if self._thread.begin_closing():
+            self._unclosed.detach()
             self._thread.finish(self._flush)
 
     # --- bytes
@@ -138,6 +144,15 @@ class TreeFiles(Files):
             raise failure(error.errno or errno.EIO, named, error.strerror) from error
 
     # --- on the tree's thread
+
+    async def _remove_unfinished(self) -> None:
+        """What a process that was killed while it saved left half-written: nobody else can be at it."""
+        for parent, name, ino in self._tree.journal.all_entries():
+            if ino and name.startswith(TEMPORARY_PREFIX):
+                try:
+                    await self._tree.names.unlink(parent, name)
+                except OSError as error:
+                    log.warning("unfinished_file_stays name=%s error=%s", shown_path(name), error)
 
     async def _walk(self, path: bytes, *, follow: bool = True) -> Node:
         """The node that a path leads to; symbolic links within the tree are followed."""
@@ -313,6 +328,12 @@ class TreeFiles(Files):
                 remedy=f"They are kept in {shown_path(self._parts.state.root)}: open the tree again, or run: vfsd recover",
             )
         return self._tree.dirty().files == 0
+
+
+def _tell_unclosed(process: int, state: str) -> None:
+    """A program ends without closing its tree: nothing is lost, but nothing was stored either."""
+    if os.getpid() == process:
+        log.warning("a tree was not closed: what is new in it stays in %s until it is opened again", state)
 
 
 def _stat_result(found: Attributes) -> os.stat_result:

@@ -193,6 +193,38 @@ def test_a_killed_script_loses_nothing(source: Path) -> None:
     assert not find_left(source)
 
 
+def test_a_script_that_forgets_to_close_is_told(source: Path) -> None:
+    script = SCRIPT.replace("os._exit(9)", "sys.exit(9)")
+    done = subprocess.run([sys.executable, "-c", script, source], check=False, capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    assert "not closed" in done.stderr
+    with vfsd.FileManager.open(source) as manager:
+        assert np.array_equal(manager.load("saved.npy"), np.arange(3000))
+
+
+HALF = """
+import os, sys
+import vfsd
+
+class Parts(list):
+    def __iter__(self):
+        yield b"half of it"
+        os._exit(9)
+
+manager = vfsd.FileManager.open(sys.argv[1])
+manager.save("whole", "whole.txt")
+manager._files.write(b"half.txt", Parts(), overwrite=False, mark=None)
+"""
+
+
+def test_half_of_a_file_is_seen_by_nobody(source: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", HALF, source], check=False, capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    with vfsd.FileManager.open(source) as manager:
+        names = sorted(entry.name for entry in manager._files.entries(b""))
+        assert names == [b"notes.log", b"well", b"whole.txt"]
+
+
 def test_vfsd_recover_finds_what_a_killed_script_left(source: Path) -> None:
     killed_script(source)
     (left,) = [one for one in find_leftovers() if one.record is not None and one.record.source == str(source)]
@@ -203,6 +235,29 @@ def test_vfsd_recover_finds_what_a_killed_script_left(source: Path) -> None:
         assert store.catalogue.entry(1, b"saved.npy")
     finally:
         store.close()
+    assert not find_left(source)
+
+
+def test_a_flush_that_fails_at_the_end_keeps_everything(source: Path) -> None:
+    store, away = source.with_name("plate.vfs"), source.with_name("away")
+    manager = vfsd.FileManager.open(source)
+    manager.save(PIXELS, "kept.npy")
+    (store / "images").rename(away)
+    (store / "images").write_text("in the way")
+    files, store_files = store / "files", source.with_name("away_files")
+    if files.exists():
+        files.rename(store_files)
+    files.write_text("in the way")
+    with pytest.raises((OSError, vfsd.VfsdError)):
+        manager.close()
+    manager.close()  # it is closed
+    for blocked, kept in ((store / "images", away), (files, store_files)):
+        blocked.unlink()
+        if kept.exists():
+            kept.rename(blocked)
+    assert find_left(source)
+    with vfsd.FileManager.open(source) as again:
+        assert np.array_equal(again.load("kept.npy"), PIXELS)
     assert not find_left(source)
 
 
