@@ -12,6 +12,7 @@
 - `files`: what is needed of a tree; `mounted` and `embedded` have it, of a mount and of a tree in this process
 - `tree_thread`, `opening`, `state_folder`: that tree's thread, its parts, and where it keeps them
 - `codecs`: objects to the bytes of files and back, by suffix and type
+- `plate_images`: the images of a plate by well, field, time, channel and z
 - `conversion`: arrays of one library as those of another; `paths`: names as the tree has them
 
 What it promises: a file is seen whole or not at all; nothing that exists is replaced unless that was asked for; an error names

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from vfsd.client.backend import StorageBackend
 from vfsd.client.files import Entry, Files
@@ -21,6 +21,9 @@ from vfsd.client.tier_backends import TierBackend
 from vfsd.client.tree_storage import TreeStorage
 from vfsd.errors import UsageProblem
 from vfsd.plates.natural_order import natural_key
+
+if TYPE_CHECKING:
+    from vfsd.client.plate_images import PlateImages
 
 
 @final
@@ -45,7 +48,8 @@ class FileManager:
         files = MountFiles(Path(root))
         self._set_up(files, files.root)
 
-    def _set_up(self, files: Files, root: Path | None) -> None:
+    def _set_up(self, files: Files, root: Path) -> None:
+        self._name = root.name or "plate"
         self._files = files
         self._storage = TreeStorage(files, root)
         self.registry = StorageRegistry(self._storage)
@@ -300,6 +304,18 @@ class FileManager:
             return matches and (suffixes is None or name.lower().endswith(suffixes))
 
         return [os.fsdecode(one) for one in sorted(filter(is_wanted, found), key=natural_key)]
+
+    def plates(self, path: Name = "") -> list[PlateImages]:
+        """The plates in a folder and those below it, by what names and vendor metadata say: images by well, field and channel."""
+        from vfsd.client.plate_images import find_plates
+
+        def read(wanted: bytes, offset: int, size: int) -> bytes:
+            return bytes(self._files.view(wanted)[offset : offset + size])
+
+        folder = self._storage.path(path)
+        return find_plates(
+            self, sorted(self._walk(folder, True)), read, os.fsdecode(split_path(folder)[1]) or self._name
+        )
 
     def _walk(self, folder: bytes, recursive: bool) -> list[bytes]:
         found: list[bytes] = []

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 
 import vfsd
+from vfsd.plates.demo import write_demo_plate
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs/api.md"
 
@@ -19,8 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with a plate in it."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "plate1").mkdir()
-    tifffile.imwrite(tmp_path / "plate1/A01_w1.tif", np.arange(400, dtype=np.uint16).reshape(20, 20))
+    write_demo_plate(tmp_path / "plate1", wells=["B02", "B03"], fields=2, channels=2, z=1, size=64)
     return tmp_path
 
 
@@ -70,7 +69,7 @@ def test_the_lines_that_users_expect_to_work(folder: Path) -> None:
             filemanager.registry.get_backend("unknown")
 
         # combine an original with the result so far, and keep the sum compressed
-        original = filemanager.load("A01_w1.tif", "disk")
+        original = filemanager.load("TimePoint_1/demo_B02_s1_w1.TIF", "disk")
         current = filemanager.load("data", "memory")
-        filemanager.save(original + current[:20, :20], "combined.tif", "zarr")
+        filemanager.save(original + current, "combined.tif", "zarr")
         assert filemanager.tier("combined.tif") == "store"
