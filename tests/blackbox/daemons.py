@@ -12,11 +12,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -100,9 +102,10 @@ class Vfsd:
         return outcome
 
     def start(self, *arguments: str | bytes | Path) -> subprocess.Popen[bytes]:
-        """A command that the test itself waits for or signals."""
+        """A command that the test itself waits for or signals: it hears Ctrl-C, also where the tests run in the background."""
         return subprocess.Popen(
             self.command(*arguments),
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

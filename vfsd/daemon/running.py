@@ -14,6 +14,7 @@ def run_until_done(function: Callable[[], Awaitable[Result]]) -> Result:
 
     Ctrl-C cancels the function, so that it stops where it waits and nowhere else: an exception that came wherever the main
     thread is could be swallowed there (in a destructor, say), and the command would go on. A second Ctrl-C is such an exception.
+    A command that was started with SIGINT ignored, as shells start those in the background, goes on ignoring it.
     """
     import trio
 
@@ -27,7 +28,8 @@ def run_until_done(function: Callable[[], Awaitable[Result]]) -> Result:
 
     async def call() -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(watch, nursery.cancel_scope)
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                await nursery.start(watch, nursery.cancel_scope)
             results.append(await function())
             nursery.cancel_scope.cancel()
 

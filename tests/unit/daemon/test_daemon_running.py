@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 import trio
 import trio.lowlevel
 
 from vfsd.daemon.running import run_until_done
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Also where the tests run in the background, and their shell has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_stops_a_function_where_it_waits() -> None:
@@ -70,3 +79,17 @@ def test_what_was_done_before_ctrl_c_counts() -> None:
         return "done"
 
     assert run_until_done(work) == "done"
+
+
+def test_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    async def work() -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        await trio.lowlevel.checkpoint()
+        return "done"
+
+    try:
+        assert run_until_done(work) == "done"
+    finally:
+        signal.signal(signal.SIGINT, before)
