@@ -27,10 +27,12 @@ def main() -> None:
     compared = 0
     for plate in plates:
         numbers = zarr.open_group(plate, mode="r").attrs["vfsd"]["numbers"]
-        for path in sorted(folder.glob("**/corrected/TimePoint_*/*.TIF")):
-            row, column, site, wave = re.fullmatch(r".*_([A-Z]+)(\d+)_s(\d+)_w(\d+)", path.stem).groups()
+        # images have channels; masks, which lie in a plate of their own while their images are not stored, have none
+        files = folder.glob("**/corrected/TimePoint_*/*.TIF" if "c" in numbers else "**/masks/*_mask.tif")
+        for path in sorted(files):
+            row, column, site, wave = re.match(r".*_([A-Z]+)(\d+)_s(\d+)_w(\d+)", path.stem).groups()
             array = plate / row / str(int(column)) / site / "0"
-            place = (0, numbers["c"].index(int(wave)), 0)
+            place = (0, numbers["c"].index(int(wave)), 0) if "c" in numbers else (0, 0)
             expected = tifffile.imread(path)
             by_zarr = zarr.open_array(array, mode="r")[place]
             spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(array)}}
