@@ -37,12 +37,12 @@ def main() -> None:
 
     def deflate(data: object) -> bytes:
         packer = zlib.compressobj(1, zlib.DEFLATED, 31)
-        return packer.compress(data) + packer.flush()  # type: ignore[arg-type]  # an array is a buffer
+        return packer.compress(data) + packer.flush()
 
     coders: dict[str, tuple[list[object], Callable[[object], bytes], Callable[[bytes], object]]] = {
         "LZ4, shuffle": (
             list(planes),
-            lambda plane: compress(plane, BloscParameters(2)),  # type: ignore[arg-type]
+            lambda plane: compress(plane, BloscParameters(2)),
             lambda frame: decompress_into(frame, out),
         ),
         "gzip-1": (list(planes), deflate, lambda data: zlib.decompress(data, 31)),
@@ -58,11 +58,11 @@ def main() -> None:
     speeds = take_turns(
         {
             **{
-                f"{name}, encode": lambda given=given, encode=encode: timed(lambda: [encode(one) for one in given])  # type: ignore[misc]
+                f"{name}, encode": lambda given=given, encode=encode: timed(lambda: [encode(one) for one in given])
                 for name, (given, encode, _) in coders.items()
             },
             **{
-                f"{name}, decode": lambda name=name, decode=decode: timed(lambda: [decode(one) for one in frames[name]])  # type: ignore[misc]
+                f"{name}, decode": lambda name=name, decode=decode: timed(lambda: [decode(one) for one in frames[name]])
                 for name, (_, _, decode) in coders.items()
             },
         },

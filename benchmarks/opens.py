@@ -55,7 +55,7 @@ def main() -> None:
         out = np.zeros((SIDE, SIDE), np.uint16)
 
         def opened(path: Path, latency: float) -> int:
-            time.sleep(latency)
+            time.sleep(latency)  # the slow disk that this measures
             return os.open(path, os.O_RDONLY)
 
         def by_chunks(latency: float) -> float:

@@ -83,7 +83,7 @@ def main() -> None:
 
         times = take_turns(
             {
-                f"{order}, prefetch {prefetch}": lambda order=order, prefetch=prefetch: walk(order, prefetch)  # type: ignore[misc]
+                f"{order}, prefetch {prefetch}": lambda order=order, prefetch=prefetch: walk(order, prefetch)
                 for order in ORDERS
                 for prefetch in ("on", "off")
             },

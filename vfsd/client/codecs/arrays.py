@@ -150,7 +150,7 @@ def _decode_npz(data: memoryview) -> dict[str, NDArray[Any]]:
             }
     except DamagedFile:
         raise
-    except Exception as error:  # zipfile raises whatever it stumbles over: struct, zlib, NotImplementedError
+    except Exception as error:  # damaged archives make zipfile raise errors of struct, zlib and its own
         raise DamagedFile(f"is no .npz file ({error})") from error
 
 
